@@ -1,0 +1,76 @@
+"""The root command. Sub-commands of other packages join by the entry-point group `kedge.commands`.
+
+A command parses, makes one call, prints and returns an exit code. Errors of the user print without a traceback.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from importlib.metadata import entry_points
+
+import click
+import typer
+
+from curation.errors import EXIT_INTERRUPTED, EXIT_UNFORESEEN, EXIT_USER, KedgeError
+
+app = typer.Typer(
+    name="kedge",
+    help="The data desk and the judge for post-training: mixtures from SQL, truncation audits, drift verdicts.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+def load_commands() -> typer.Typer:
+    """The root app with the commands of every package of the distribution and of outside packages."""
+    from curation import commands
+
+    commands.register(app)
+    for point in sorted(entry_points(group="kedge.commands"), key=lambda item: item.name):
+        point.load()(app)
+    return app
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line and exit with its code (the table in errors.py)."""
+    sys.exit(run(sys.argv[1:] if arguments is None else arguments))
+
+
+def run(arguments: list[str]) -> int:
+    """Run one command line in this process and return its exit code."""
+    from rich.console import Console
+
+    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    try:
+        code = load_commands()(args=arguments, prog_name="kedge", standalone_mode=False)
+        return int(code or 0)
+    except KedgeError as error:
+        for problem in error.problems:
+            console.print(f"error: {problem}", markup=False, style="red")
+        return error.exit_code
+    except click.exceptions.Exit as error:
+        return error.exit_code
+    except click.UsageError as error:
+        error.show()
+        return EXIT_USER
+    except click.ClickException as error:
+        error.show()
+        return EXIT_USER
+    except (KeyboardInterrupt, click.exceptions.Abort):
+        console.print("interrupted; run the same command again to go on", style="yellow")
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except Exception:
+        traceback.print_exc()
+        console.print("this is a defect of kedge: please report the lines above", style="red")
+        return EXIT_UNFORESEEN
+
+
+if __name__ == "__main__":
+    main()

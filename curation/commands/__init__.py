@@ -1,0 +1,13 @@
+"""The commands of the data plane: one file per group, each with `register(app)`. Heavy imports stay inside functions."""
+
+from __future__ import annotations
+
+import typer
+
+
+def register(app: typer.Typer) -> None:
+    """Add every command of this package to the root app."""
+    from curation.commands import auditing, mixing, project, sources
+
+    for group in (project, sources, mixing, auditing):
+        group.register(app)

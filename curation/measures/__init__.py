@@ -1,0 +1,46 @@
+"""Measures: typed columns beside the rows, never a decision."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+import pyarrow as pa
+
+from curation import schema
+from curation.registry import Plugin
+
+if TYPE_CHECKING:
+    import duckdb
+
+
+class PartMeasure(Plugin):
+    """A pure function from one row part to one signal part. `columns` are the signal columns it returns (names unique
+    over all measures); `reads` the row columns that it wants, so that no others are loaded."""
+
+    kind: ClassVar[str] = "measures"
+    stages: ClassVar[tuple[str, ...]] = schema.STAGES
+    columns: ClassVar[pa.Schema]
+
+    def reads(self, stage: str) -> tuple[str, ...]:
+        """The row columns that `measure` needs for a stage."""
+        return tuple(name for name, _ in schema.PAYLOAD[stage])
+
+    def measure(self, rows: pa.Table, stage: str) -> pa.Table:
+        """A table with `columns`, N rows in the order of `rows` (N rows with the columns of `reads`)."""
+        raise NotImplementedError
+
+
+class JoinMeasure(Plugin):
+    """A measure over all sources at once. It writes evidence (many facts per row) and one value per row."""
+
+    kind: ClassVar[str] = "measures"
+    stages: ClassVar[tuple[str, ...]] = schema.STAGES
+    columns: ClassVar[pa.Schema]
+    evidence: ClassVar[pa.Schema]
+    evidence_kind: ClassVar[str]
+
+    def join(self, connection: duckdb.DuckDBPyConnection) -> None:
+        """Create the tables or views `measured` (row_id, source and `columns`, one row per row of `rows`) and
+        `found` (the columns of `evidence`) on `connection`, which has the views of `Catalog.session`. Both must
+        depend on the set of rows alone, never on their order."""
+        raise NotImplementedError

@@ -1,0 +1,161 @@
+"""Plug-ins: one frozen pydantic class in one file whose stem is its name.
+
+A plug-in's fields are its configuration. Shipped plug-ins are found by the file's stem; outside packages register
+entry points in `kedge.sources`, `kedge.measures`, `kedge.trainers`, `kedge.harnesses`, `kedge.generators`,
+`kedge.mirrors`.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from typing import Any, ClassVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from curation.errors import Problem, UserError, did_you_mean
+from curation.fingerprint import fingerprint
+
+# kind -> the package whose files are its shipped plug-ins
+KINDS = {
+    "sources": "curation.sources",
+    "measures": "curation.measures",
+    "mirrors": "curation.auditing.mirrors",
+    "trainers": "trainers",
+    "harnesses": "evals",
+    "generators": "curation.generation",
+}
+
+
+class Plugin(BaseModel):
+    """Base of every plug-in. `kind` and `version` belong to the class; `version` is raised by hand whenever the code
+    changes what it returns, and is part of every fingerprint made with it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    kind: ClassVar[str]
+    version: ClassVar[int]
+
+    @classmethod
+    def plugin_name(cls) -> str:
+        return cls.__module__.rpartition(".")[2]
+
+    def identity(self) -> dict[str, Any]:
+        """Name, version and configuration: what a fingerprint made with this plug-in covers."""
+        return {
+            "plugin": self.plugin_name(),
+            "version": self.version,
+            "config": {name: getattr(self, name) for name in type(self).model_fields},
+        }
+
+    def fingerprint(self) -> str:
+        return fingerprint(self.identity())
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A plug-in that is known by name; nothing of it is imported yet."""
+
+    kind: str
+    name: str
+    origin: str
+    module: str
+    entry_point: EntryPoint | None = None
+
+
+def entries(kind: str) -> dict[str, Entry]:
+    """The plug-ins of a kind by name. Files whose stem starts with `_` or is `cli` are none, nor is a module that does
+    not define a plug-in class (decided by `load`)."""
+    found: dict[str, Entry] = {}
+    try:
+        spec = importlib.util.find_spec(KINDS[kind])
+    except ModuleNotFoundError:
+        spec = None
+    for folder in (spec.submodule_search_locations or []) if spec else []:
+        for path in sorted(Path(folder).glob("*.py")):
+            if not path.stem.startswith("_") and _defines_plugin(path, kind):
+                found[path.stem] = Entry(kind, path.stem, "kedge", f"{KINDS[kind]}.{path.stem}")
+    for point in entry_points(group=f"kedge.{kind}"):
+        origin = point.dist.name if point.dist else "unknown distribution"
+        found[point.name] = Entry(kind, point.name, origin, point.module, point)
+    return found
+
+
+def _defines_plugin(path: Path, kind: str) -> bool:
+    bases = {"sources": ("Source",), "measures": ("PartMeasure", "JoinMeasure"), "mirrors": ("Mirror",),
+             "trainers": ("Trainer",), "harnesses": ("Harness",), "generators": ("Generator",)}[kind]  # fmt: skip
+    text = path.read_text()
+    return any(f"({base})" in text for base in bases)
+
+
+def load(kind: str, name: str) -> type[Plugin]:
+    """The class of a plug-in. Raises UserError for an unknown name ("did you mean") or one that cannot be imported,
+    naming its distribution."""
+    known = entries(kind)
+    if name not in known:
+        raise UserError(f"there is no {kind.removesuffix('s')} '{name}'", did_you_mean(name, known), key=kind)
+    entry = known[name]
+    try:
+        if entry.entry_point is not None:
+            return entry.entry_point.load()  # type: ignore[no-any-return]
+        module = importlib.import_module(entry.module)
+    except ImportError as error:
+        extra = {"trainers": "train", "harnesses": "eval"}.get(kind, "all")
+        raise UserError(
+            f"the {kind.removesuffix('s')} '{name}' of {entry.origin} cannot be imported: {error}",
+            f'install what it needs: pip install "kedge[{extra}]"',
+        ) from error
+    for value in vars(module).values():
+        if isinstance(value, type) and issubclass(value, Plugin) and value.__module__ == entry.module:
+            return value
+    raise UserError(f"{entry.module} defines no plug-in class", "define one class derived from the kind's base")
+
+
+def make(kind: str, name: str, config: Mapping[str, Any] | None = None, *, where: str = "") -> Plugin:
+    """An instance with its configuration checked; every wrong option is reported at once."""
+    cls = load(kind, name)
+    try:
+        return cls(**dict(config or {}))
+    except ValidationError as error:
+        raise UserError(validation_problems(error, cls, where=where, prefix=name)) from error
+
+
+def validation_problems(
+    error: ValidationError,
+    model: type[BaseModel],
+    *,
+    where: str = "",
+    prefix: str = "",
+    lines: Mapping[tuple[str | int, ...], int] | None = None,
+) -> list[Problem]:
+    """One Problem per pydantic error, with the line of its key where `lines` knows it, and "did you mean"."""
+    problems = []
+    for item in error.errors():
+        location = tuple(item["loc"])
+        key = ".".join(str(part) for part in ((prefix,) if prefix else ()) + location)
+        line = (lines or {}).get(location) or (lines or {}).get(location[:-1])
+        place = f"{where}:{line}" if where and line else where
+        if item["type"] == "extra_forbidden":
+            problems.append(Problem("unknown key", _suggest(model, location), place, key))
+        elif item["type"] == "missing":
+            problems.append(Problem("is missing", "add it", place, key))
+        else:
+            message = item["msg"].removeprefix("Value error, ")
+            what, _, then = message.partition("; ")
+            shown = "" if item["type"] == "value_error" else f" (got {item['input']!r:.80})"
+            problems.append(Problem(what[:1].lower() + what[1:] + shown, then, place, key))
+    return problems
+
+
+def _suggest(model: type[BaseModel], location: tuple[str | int, ...]) -> str:
+    current: Any = model
+    for part in location[:-1]:
+        annotation = current.model_fields[part].annotation if part in getattr(current, "model_fields", {}) else None
+        current = next((arg for arg in (annotation, *getattr(annotation, "__args__", ()))
+                        if isinstance(arg, type) and issubclass(arg, BaseModel)), None)  # fmt: skip
+        if current is None:
+            return "remove it"
+    return did_you_mean(str(location[-1]), current.model_fields)

@@ -1,0 +1,1 @@
+"""The commands of evaluation: one file per group."""
