@@ -175,9 +175,11 @@ def fetch_model(reference: str) -> Path:
     from huggingface_hub import snapshot_download
 
     repository, _, revision = reference.partition("@")
+    wanted = ["*.safetensors", "*.json", "*.jinja", "*.model", "*.txt"]
     try:
-        return Path(snapshot_download(repository, revision=revision or None,
-                                      allow_patterns=["*.safetensors", "*.json", "*.jinja", "*.model", "*.txt"]))  # fmt: skip
+        return Path(snapshot_download(repository, revision=revision or None, allow_patterns=wanted))
     except Exception as error:
-        raise UserError(f"'{reference}' is neither a folder nor a model that could be fetched "
-                        f"({type(error).__name__})", "give a local folder, or check the id and the network") from error  # fmt: skip
+        raise UserError(
+            f"'{reference}' is neither a folder nor a model that could be fetched ({type(error).__name__})",
+            "give a local folder, or check the id and the network",
+        ) from error

@@ -10,8 +10,8 @@ import sys
 import traceback
 from importlib.metadata import entry_points
 
-import click
 import typer
+from typer.exceptions import TyperException
 
 from curation.errors import EXIT_INTERRUPTED, EXIT_UNFORESEEN, EXIT_USER, KedgeError
 
@@ -52,15 +52,12 @@ def run(arguments: list[str]) -> int:
         for problem in error.problems:
             console.print(f"error: {problem}", markup=False, style="red")
         return error.exit_code
-    except click.exceptions.Exit as error:
-        return error.exit_code
-    except click.UsageError as error:
-        error.show()
+    except TyperException as error:
+        show = getattr(error, "show", None)
+        if show is not None:
+            show()
         return EXIT_USER
-    except click.ClickException as error:
-        error.show()
-        return EXIT_USER
-    except (KeyboardInterrupt, click.exceptions.Abort):
+    except (KeyboardInterrupt, typer.Abort):
         console.print("interrupted; run the same command again to go on", style="yellow")
         return EXIT_INTERRUPTED
     except BrokenPipeError:

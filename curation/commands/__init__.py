@@ -1,4 +1,4 @@
-"""The commands of the data plane: one file per group, each with `register(app)`. Heavy imports stay inside functions."""
+"""The commands of the data plane: one file per group, each with `register(app)`; heavy imports inside functions."""
 
 from __future__ import annotations
 
