@@ -1,0 +1,97 @@
+"""Two generated skills that a tiny model can learn: adding two numbers and reversing a word, each with its reasoning."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+Skill = Callable[[random.Random], tuple[str, str, str]]
+
+
+def addition(rng: random.Random) -> tuple[str, str, str]:
+    """(question, reasoning, answer) of a sum of two numbers below 100, column by column."""
+    a, b = rng.randint(0, 99), rng.randint(0, 99)
+    units = a % 10 + b % 10
+    tens = a // 10 + b // 10 + units // 10
+    thought = f"{a % 10}+{b % 10}={units}, {a // 10}+{b // 10}+{units // 10}={tens}"
+    return f"add {a:02d}+{b:02d}", thought, str(a + b)
+
+
+def reversal(rng: random.Random) -> tuple[str, str, str]:
+    """(question, reasoning, answer) of a random word of three to six letters spelled backwards."""
+    word = "".join(rng.choice("abcdefghijklmnopqrstuvwxyz") for _ in range(rng.randint(3, 6)))
+    return f"reverse {word}", " ".join(word), word[::-1]
+
+
+SKILLS: dict[str, Skill] = {"addition": addition, "reversal": reversal}
+
+
+def conversation(question: str, thought: str, answer: str) -> dict[str, Any]:
+    """A record in the OpenAI messages shape with a think block."""
+    return {
+        "messages": [
+            {"role": "user", "content": question},
+            {"role": "assistant", "content": f"<think>{thought}</think>{answer}"},
+        ]
+    }
+
+
+def held_out_items(skill: str, count: int) -> list[tuple[str, str, str]]:
+    """`count` distinct benchmark items of a skill, the same on every call."""
+    rng = random.Random(f"benchmark-{skill}")
+    items: dict[str, tuple[str, str, str]] = {}
+    while len(items) < count:
+        item = SKILLS[skill](rng)
+        items[item[0]] = item
+    return list(items.values())
+
+
+def training_rows(skills: list[str], count: int, seed: int, forbidden: set[str]) -> list[dict[str, Any]]:
+    """`count` conversations drawn from `skills`, none of whose questions is in `forbidden`."""
+    rng = random.Random(seed)
+    rows: list[dict[str, Any]] = []
+    while len(rows) < count:
+        question, thought, answer = SKILLS[rng.choice(skills)](rng)
+        if question not in forbidden:
+            rows.append(conversation(question, thought, answer))
+    return rows
+
+
+def spoil(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Rows as they come in real life: some are repeated, some thoughts never close, one record is broken."""
+    broken = [
+        {
+            "messages": [
+                row["messages"][0],
+                {**row["messages"][1], "content": row["messages"][1]["content"].split("</")[0]},
+            ]
+        }
+        for row in rows[10:16]
+    ]
+    return [*rows, *rows[:8], *broken, {"messages": []}]
+
+
+def write_jsonl(path: Path, records: list[dict[str, Any]]) -> None:
+    """One JSON object a line; nothing is written where the file holds the same bytes already."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    data = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records).encode()
+    if not path.is_file() or path.read_bytes() != data:
+        path.write_bytes(data)
+
+
+def write_data(folder: Path, *, rows: int, items: int) -> None:
+    """The quickstart's files: `skills` (both, for mid-training), `addition` and `reversal` (for SFT), and two
+    benchmarks of `items` questions that no training file holds."""
+    tests = {skill: held_out_items(skill, items) for skill in SKILLS}
+    forbidden = {question for entries in tests.values() for question, _, _ in entries}
+    write_jsonl(folder / "skills.jsonl", training_rows(["addition", "reversal"], 2 * rows, 1, forbidden))
+    write_jsonl(folder / "addition.jsonl", spoil(training_rows(["addition"], rows, 2, forbidden)))
+    write_jsonl(folder / "reversal.jsonl", training_rows(["reversal"], rows // 4, 3, forbidden))
+    for skill, entries in tests.items():
+        write_jsonl(folder / f"{skill}_test.jsonl", [
+            {"id": f"{skill}-{index:04d}", "question": question, "answer": answer}
+            for index, (question, _, answer) in enumerate(entries)
+        ])  # fmt: skip
