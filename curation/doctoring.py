@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import sys
 from dataclasses import dataclass
@@ -57,10 +58,8 @@ def _own_evals() -> Finding:
     if origin == SHIPPED.parent:
         return Finding("good", "the package 'evals' is kedge's own")
     other = "another distribution"
-    try:
+    with contextlib.suppress(PackageNotFoundError):
         other = distribution("evals").metadata["Name"]
-    except PackageNotFoundError:
-        pass
     return Finding("broken", f"'import evals' finds {other}, not kedge's", "uninstall it, or use a fresh environment")
 
 
@@ -76,9 +75,9 @@ def examine_lake(catalog: Catalog) -> list[Finding]:
                 path = next((item for item in matches if item.is_file()), None)
                 if path is None or (path == matches[0] and path.stat().st_size != part.num_bytes):
                     broken += 1
-                    findings.append(Finding("broken", f"{folder.relative_to(catalog.lake)}/{part.name} is absent or "
-                                            "has another size than its manifest says",
-                                            f"delete {folder.relative_to(catalog.project.root)} and make it again"))  # fmt: skip
+                    place = folder.relative_to(catalog.project.root)
+                    what = f"{place}/{part.name} is absent or has another size than its manifest says"
+                    findings.append(Finding("broken", what, f"delete {place} and make it again"))
     if not broken:
         findings.append(Finding("good", f"{outputs} outputs in the lake, every part as its manifest says"))
     leftovers = catalog.sweep()

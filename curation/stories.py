@@ -28,7 +28,7 @@ def story(catalog: Catalog, row_id: str) -> dict[str, Any]:
             "row": found,
             "signals": {
                 measure: (_records(connection, f'SELECT * EXCLUDE (of_source, row_id) FROM "{measure}" '
-                                   "WHERE row_id = ?::UUID", [key]) or [None])[0]
+                                   "WHERE row_id = ?::UUID", [key]) or [{}])[0]
                 for measure, sources in signal_folders(catalog).items() if found["source"] in sources
             },
             "verdicts": _records(connection, "SELECT DISTINCT rule, reason FROM verdicts WHERE row_id = ?::UUID "
@@ -63,8 +63,9 @@ def _find(connection: duckdb.DuckDBPyConnection, row_id: str) -> dict[str, Any]:
         raise UserError(f"several rows begin with '{row_id}': {shown}{' ...' if len(rows) > 5 else ''}", "give more "
                         "characters")  # fmt: skip
     stage = rows[0]["stage"]
-    payload = _records(connection, f"SELECT * EXCLUDE (row_id, content_hash, prompt_hash, stage, source, held_out, meta, "
-                       f"file, line) FROM rows_{stage} WHERE row_id = ?::UUID", [rows[0]["row_id"]])  # fmt: skip
+    common = "row_id, content_hash, prompt_hash, stage, source, held_out, meta, file, line"
+    query = f"SELECT * EXCLUDE ({common}) FROM rows_{stage} WHERE row_id = ?::UUID"
+    payload = _records(connection, query, [rows[0]["row_id"]])
     return rows[0] | {"payload": {name: value for name, value in payload[0].items() if value is not None}}
 
 

@@ -82,3 +82,15 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     make_model(folder, hidden=64, layers=2, positions=1024)
     (folder / "chat_template.jinja").write_text((SHIPPED / "templates" / "chatml.jinja").read_text())
     return folder
+
+
+@pytest.fixture(scope="session")
+def quickstart(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The project that the whole quickstart made, walked once for the session."""
+    from curation import cli
+    from curation.quickstart import journey
+
+    folder = tmp_path_factory.mktemp("quickstart") / "project"
+    journey.prepare(folder)
+    journey.walk(folder, cli.run)
+    return folder

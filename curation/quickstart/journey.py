@@ -53,7 +53,7 @@ NEXT = (
     "kedge sql \"SELECT source, count(*) AS num_rows FROM rows GROUP BY source\"",
     "kedge why ROW_ID                 (a row_id from: kedge sql \"SELECT row_id FROM rows LIMIT 1\")",
     "kedge audit sft_short --to report",
-    "edit catalogs/mixtures/sft.sql (add a take of 'reversal'), then: kedge mix build sft; kedge audit sft; kedge train sft",
+    "add a take of 'reversal' to catalogs/mixtures/sft.sql, then: kedge mix build sft, audit sft, train sft",
 )  # fmt: skip
 
 

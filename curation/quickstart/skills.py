@@ -1,4 +1,4 @@
-"""Two generated skills that a tiny model can learn: adding two numbers and reversing a word, each with its reasoning."""
+"""Two generated skills that a tiny model can learn, each with its reasoning: adding numbers and reversing words."""
 
 from __future__ import annotations
 
