@@ -1,0 +1,44 @@
+"""Is this answer right? One file per verifier, standard library alone; measures, rewards and harnesses share them.
+
+A verifier judges the text after a closed thought. What a truncated or unclosed thought means is the caller's business.
+Every verifier is `judge(text, gold, finder) -> Judgement`.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+VERSION = 1  # raised whenever a verifier judges anything differently; part of every benchmark's fingerprint
+
+
+class Judgement(NamedTuple):
+    """`unparsed` means that no answer was found, and `answer` is None then."""
+
+    state: Literal["right", "wrong", "unparsed"]
+    answer: str | None
+
+
+@dataclass(frozen=True)
+class Finder:
+    """Where in a text the answer stands. `after` keeps what follows the last occurrence of a marker; `pattern` then
+    keeps the last match's first group (the whole match where it has none)."""
+
+    after: str | None = None
+    pattern: str | None = None
+
+    def find(self, text: str) -> str | None:
+        """The stretch of `text` that holds the answer; None where the marker or the pattern does not occur."""
+        if self.after is not None:
+            _, marker, text = text.rpartition(self.after)
+            if not marker:
+                return None
+        if self.pattern is not None:
+            matches = list(re.finditer(self.pattern, text, re.DOTALL | re.MULTILINE))
+            if not matches:
+                return None
+            text = matches[-1][1] if matches[-1].re.groups else matches[-1][0]
+            if text is None:
+                return None
+        return text

@@ -1,0 +1,23 @@
+"""Verifier `exact`: the same text, up to Unicode form, whitespace and (on request) case."""
+
+from __future__ import annotations
+
+import unicodedata
+
+from curation.verifiers import Finder, Judgement
+
+
+def normalise(text: str) -> str:
+    """NFKC, runs of whitespace folded to one space, ends stripped."""
+    return " ".join(unicodedata.normalize("NFKC", text).split())
+
+
+def judge(text: str, gold: str, finder: Finder = Finder(), *, ignore_case: bool = False) -> Judgement:
+    """Right where the found answer equals `gold`; unparsed where nothing, or only whitespace, was found."""
+    found = finder.find(text)
+    answer = None if found is None else normalise(found)
+    if not answer:
+        return Judgement("unparsed", None)
+    expected = normalise(gold)
+    same = answer.casefold() == expected.casefold() if ignore_case else answer == expected
+    return Judgement("right" if same else "wrong", answer)
