@@ -7,6 +7,7 @@ command killed at any moment leaves nothing half-visible and the same command ru
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import fcntl
 import json
@@ -366,7 +367,7 @@ class Catalog:
 
     def session(self, *, threads: int | None = None) -> duckdb.DuckDBPyConnection:
         """A DuckDB connection in memory with the views `rows` (common columns of all stages) and `rows_STAGE` (all
-        columns of one). It may read the lake and nothing else, and spills to `lake/.tmp-PID-duckdb-...`. The caller
+        columns of one). It may read the lake and nothing else, and spills to `lake/.tmp-PID-duckdb`. The caller
         closes it."""
         connection = duckdb.connect(":memory:")
         connection.execute(f"SET memory_limit = {quoted(self.project.file.memory)}")
@@ -375,7 +376,7 @@ class Catalog:
         connection.execute("SET arrow_lossless_conversion = true")
         if threads:
             connection.execute(f"SET threads = {threads}")
-        connection.execute(f"SET temp_directory = {quoted(self.temporary('duckdb'))}")
+        connection.execute(f"SET temp_directory = {quoted(self._spill())}")
         common = ", ".join(name for name, _ in schema.IDENTITY + schema.ORIGIN)
         for stage in schema.STAGES:
             parts = self.row_parts(stage)
@@ -384,6 +385,15 @@ class Catalog:
         union = " UNION ALL ".join(f"SELECT {common} FROM rows_{stage}" for stage in schema.STAGES)
         connection.execute(f"CREATE VIEW rows AS {union}")
         return connection
+
+    def _spill(self) -> Path:
+        """One folder per process for what DuckDB spills, removed when the process ends."""
+        folder = self.lake / f".tmp-{os.getpid()}-duckdb"
+        if not folder.exists():
+            self.sweep()
+            folder.mkdir(parents=True)
+            atexit.register(shutil.rmtree, folder, ignore_errors=True)
+        return folder
 
     def confine(self, connection: duckdb.DuckDBPyConnection) -> None:
         """From here on the connection reads files of the lake and nothing else, and no setting can be changed."""
