@@ -51,12 +51,11 @@ def _records(path: Path) -> Iterator[tuple[int, Any]]:
                 number += 1
                 yield number, record
         return
-    opened = gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8")
-    with opened as stream:
-        if ".jsonl" in path.suffixes:
-            for number, line in enumerate(stream, 1):
-                if line.strip():
-                    yield number, json.loads(line)
-            return
-        value = json.load(stream)
+    data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+    if ".jsonl" in path.suffixes:
+        for number, line in enumerate(data.splitlines(), 1):
+            if line.strip():
+                yield number, json.loads(line)
+        return
+    value = json.loads(data)
     yield from enumerate(value if isinstance(value, list) else [value], 1)

@@ -42,7 +42,7 @@ def scores_folder(catalog: Catalog, checkpoint: Checkpoint, benchmark: str, cond
 def write_scores(catalog: Catalog, checkpoint: Checkpoint, benchmark: str, table: pa.Table,
                  conditions: dict[str, Any]) -> Path:  # fmt: skip
     """Publish N rows of `schema.SCORES` and return their folder. Rows are stored by sample and repeat, so equal scores
-    are equal bytes. Raises InstrumentError where a (sample, repeat) occurs twice or a state is none of `schema.STATES`."""
+    are equal bytes. Raises InstrumentError where a (sample, repeat) occurs twice or a state is unknown."""
     table = table.select(schema.SCORES.names).cast(schema.SCORES)
     table = table.sort_by([("sample_id", "ascending"), ("repeat", "ascending")])
     pairs = list(zip(table["sample_id"].to_pylist(), table["repeat"].to_pylist(), strict=True))

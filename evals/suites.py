@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from pydantic import Field, model_validator
 
 from curation.catalog import Catalog
@@ -20,13 +22,17 @@ class SuiteBenchmark(Strict):
 
 
 class Suite(Strict):
-    """`catalogs/suites/NAME.yaml`."""
+    """`catalogs/suites/NAME.yaml`. `harness` is `{name: ..., option: ...}` in the harness's own options (device, dtype,
+    batch_size)."""
 
     benchmarks: list[SuiteBenchmark] = Field(min_length=1)
     probes: list[str] = []
+    harness: dict[str, Any] = {"name": "lighteval_harness"}
 
     @model_validator(mode="after")
     def _no_twins(self) -> Suite:
+        if "name" not in self.harness:
+            raise ValueError("harness has no 'name'; for example: harness: {name: lighteval_harness}")
         names = [item.name for item in self.benchmarks]
         twins = sorted({name for name in names if names.count(name) > 1})
         if twins:

@@ -42,3 +42,6 @@ class Finder:
             if text is None:
                 return None
         return text
+
+
+ANYWHERE = Finder()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from curation.verifiers import Finder, Judgement
+from curation.verifiers import ANYWHERE, Finder, Judgement
 
 _BOXED = re.compile(r"\\boxed\{\s*(?:\\text\{)?\(?([A-Z])\)?\}?\s*\}")
 _STATED = re.compile(r"(?i:answer|option|choice)\s*(?i:is|:|=)?\s*:?\s*(?:\*\*|\$)?\(?([A-Z])(?![A-Za-z'])")
@@ -22,7 +22,7 @@ def read_letter(text: str) -> str | None:
     return None
 
 
-def judge(text: str, gold: str, finder: Finder = Finder()) -> Judgement:
+def judge(text: str, gold: str, finder: Finder = ANYWHERE) -> Judgement:
     """Right where the letter equals `gold` (a letter). A finder's pattern that returns a bare letter is taken as is."""
     found = finder.find(text)
     if found is None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import unicodedata
 
-from curation.verifiers import Finder, Judgement
+from curation.verifiers import ANYWHERE, Finder, Judgement
 
 
 def normalise(text: str) -> str:
@@ -12,7 +12,7 @@ def normalise(text: str) -> str:
     return " ".join(unicodedata.normalize("NFKC", text).split())
 
 
-def judge(text: str, gold: str, finder: Finder = Finder(), *, ignore_case: bool = False) -> Judgement:
+def judge(text: str, gold: str, finder: Finder = ANYWHERE, *, ignore_case: bool = False) -> Judgement:
     """Right where the found answer equals `gold`; unparsed where nothing, or only whitespace, was found."""
     found = finder.find(text)
     answer = None if found is None else normalise(found)

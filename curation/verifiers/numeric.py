@@ -10,7 +10,7 @@ import re
 import unicodedata
 from fractions import Fraction
 
-from curation.verifiers import Finder, Judgement
+from curation.verifiers import ANYWHERE, Finder, Judgement
 
 _DIGITS = r"(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?|\.\d+"
 _SIGN = r"(?:(?<![\w.)\]}])[-+])?"
@@ -38,7 +38,7 @@ def read_number(text: str) -> Fraction | None:
         return None
 
 
-def judge(text: str, gold: str, finder: Finder = Finder()) -> Judgement:
+def judge(text: str, gold: str, finder: Finder = ANYWHERE) -> Judgement:
     """Right where the last number of what was found equals that of `gold`. Raises ValueError where `gold` holds no
     number: that is a defect of the benchmark, not an answer."""
     expected = read_number(gold)

@@ -1,0 +1,156 @@
+"""Harness `lighteval_harness`: LightEval's pipeline in a process of its own, offline, on exact token ids."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from importlib.metadata import version as installed
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import pyarrow.parquet as pq
+from pydantic import Field
+
+from curation.errors import InstrumentError, UserError
+from evals import Harness, Job, Request, RequestSet, Response
+from evals.lighteval_tasks import JOB_VARIABLE, task_name
+
+
+class LightEvalHarness(Harness):
+    """LightEval on local weights. `device` cuda needs one; `dtype` is that of the loaded weights. Both, and the batch
+    size, may move greedy answers and are part of a score's conditions."""
+
+    version: ClassVar[int] = 1
+    device: Literal["cpu", "cuda"] = "cpu"
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    batch_size: int = Field(default=32, ge=1)
+
+    def conditions(self) -> dict[str, Any]:
+        return {"device": self.device, "dtype": self.dtype, "batch_size": self.batch_size}
+
+    def software(self) -> str:
+        require_lighteval()
+        return ", ".join(f"{name} {installed(name)}" for name in ("lighteval", "transformers"))
+
+    def evaluate(self, job: Job, work: Path, advance: Callable[[int], None]) -> dict[str, list[Response]]:
+        require_lighteval()
+        path = self._write_job(job, work)
+        log = work / "log.txt"
+        command = [sys.executable, "-m", "evals.lighteval_process", str(path)]
+        with log.open("wb") as stream:
+            process = subprocess.Popen(
+                command, cwd=work, env=self._environment(path, work), stdin=subprocess.DEVNULL, stdout=stream,
+                stderr=subprocess.STDOUT,
+            )  # fmt: skip
+            try:
+                _follow(process, work / "progress", advance)
+            finally:
+                if process.poll() is None:
+                    process.kill()
+                    process.wait()
+        if process.returncode != 0:
+            raise InstrumentError(f"LightEval ended with exit code {process.returncode}: {_last_error(log)}",
+                                  "mend the cause, then run the same command again")  # fmt: skip
+        return {item.name: list(_responses(work, index, item, job.stop_ids)) for index, item in enumerate(job.sets)}
+
+    def _environment(self, path: Path, work: Path) -> dict[str, str]:
+        settings = {
+            JOB_VARIABLE: str(path), "HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1",
+            "HF_HOME": str(work / "hf"), "HF_DATASETS_CACHE": str(work / "hf" / "datasets"),
+            "TOKENIZERS_PARALLELISM": "false", "GIT_PYTHON_REFRESH": "quiet", "PYTHONHASHSEED": "0",
+            "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
+        }  # fmt: skip
+        if self.device == "cpu":
+            settings["CUDA_VISIBLE_DEVICES"] = ""
+        return os.environ | settings
+
+    def _write_job(self, job: Job, work: Path) -> Path:
+        sets = []
+        for index, item in enumerate(job.sets):
+            folder = work / f"requests-{index:03d}"
+            folder.mkdir()
+            with (folder / "test.jsonl").open("w") as stream:
+                stream.writelines(json.dumps(_line(request)) + "\n" for request in item.requests)
+            sets.append({
+                "max_new_tokens": item.max_new_tokens, "sampling": item.sampling, "stop": item.stop,
+                "think": item.think, "options": any(request.options for request in item.requests),
+            })  # fmt: skip
+        value = {
+            "model": str(job.model.resolve()),
+            "adapter": None if job.adapter is None else str(job.adapter.resolve()),
+            "tokenizer": str(job.tokenizer.resolve()),
+            "weights_hash": job.weights_hash,
+            "stop_ids": job.stop_ids,
+            "dtype": self.dtype,
+            "batch_size": self.batch_size,
+            "sets": sets,
+        }
+        path = work / "job.json"
+        path.write_text(json.dumps(value))
+        return path
+
+
+def _line(request: Request) -> dict[str, Any]:
+    return {
+        "sample_id": request.sample_id, "repeat": request.repeat, "prompt": request.prompt,
+        "prompt_ids": request.prompt_ids, "options": request.options, "gold": request.gold,
+        "gold_index": request.gold_index,
+    }  # fmt: skip
+
+
+def _follow(process: subprocess.Popen[bytes], progress: Path, advance: Callable[[int], None]) -> None:
+    done = 0
+    while True:
+        ended = process.poll() is not None
+        size = progress.stat().st_size if progress.exists() else 0
+        if size > done:
+            advance(size - done)
+            done = size
+        if ended:
+            return
+        time.sleep(0.1)
+
+
+def _last_error(log: Path) -> str:
+    lines = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()]
+    errors = [line for line in lines if "Error" in line or "error:" in line]
+    return (errors or lines or ["it wrote nothing"])[-1][:500]
+
+
+def _responses(work: Path, index: int, item: RequestSet, stop_ids: tuple[int, ...]) -> Iterator[Response]:
+    """The responses of one set, read from LightEval's own details. Each file is read by itself: fields without values
+    have other types from task to task."""
+    files = sorted(work.glob(f"details/**/details_{task_name(index)}|0_*.parquet"))
+    if len(files) != 1:
+        raise InstrumentError(f"{item.name}: LightEval wrote {len(files)} files of details", "run kedge eval again")
+    requests = {(request.sample_id, request.repeat): request for request in item.requests}
+    for row in pq.read_table(files[0], columns=["doc", "model_response"]).to_pylist():
+        carried, answer = row["doc"]["specific"], row["model_response"]
+        key = (str(carried["sample_id"]), int(carried["repeat"]))
+        yield _response(key, requests.get(key), answer, stop_ids)
+
+
+def _response(
+    key: tuple[str, int], request: Request | None, answer: dict[str, Any], stop_ids: tuple[int, ...]
+) -> Response:
+    if request is None:
+        return Response(*key, problem="the harness answered a sample that it was not asked")
+    if list(answer["input_tokens"]) != list(request.prompt_ids):
+        return Response(*key, problem="the harness gave the model another prompt than the one rendered")
+    if request.options:
+        return Response(*key, finished=True, logprobs=tuple(answer["logprobs"]))
+    ids = tuple(answer["output_tokens"][0])
+    finished = bool(ids) and ids[-1] in stop_ids
+    return Response(*key, text=answer["text"][0], token_ids=ids[:-1] if finished else ids, finished=finished)
+
+
+def require_lighteval() -> None:
+    """Raises UserError where LightEval is not installed."""
+    from importlib.util import find_spec
+
+    if find_spec("lighteval") is None:
+        raise UserError("LightEval is not installed", 'install it: pip install "kedge[eval]"')
