@@ -19,9 +19,10 @@ from evals.benchmarks import LETTERS, Benchmark, Item, Task
 
 MAX_ERROR_SHARE = 0.01
 
+_CANNOT = r"can(?:no|')t|cannot|am unable to|'?m unable to|won'?t|will not"
 _REFUSAL = re.compile(
-    r"^\W*(?:i'?m (?:really |very )?sorry|(?:i )?apologi[sz]e|sorry,|i (?:can(?:no|')t|cannot|am unable to|'?m unable to|"
-    r"won'?t|will not) (?:help|assist|answer|provide|do|comply|create|write)|as an ai\b)",
+    rf"^\W*(?:i'?m (?:really |very )?sorry|(?:i )?apologi[sz]e|sorry,|as an ai\b|"
+    rf"i (?:{_CANNOT}) (?:help|assist|answer|provide|do|comply|create|write))",
     re.IGNORECASE,
 )
 

@@ -150,7 +150,8 @@ def require_weights(catalog: Catalog, checkpoint: Checkpoint) -> None:
     kind, digest = weights_of(checkpoint.folder(catalog))
     if digest != checkpoint.weights_hash:
         raise UserError(f"the weights of {checkpoint.id} changed since it was registered "
-                        f"({checkpoint.weights_hash[:12]}, now {digest[:12]})", "register them under another --run name",
+                        f"({checkpoint.weights_hash[:12]}, now {digest[:12]})",
+                        "register them under another --run name",
                         where=str(checkpoint.folder(catalog)))  # fmt: skip
     if kind == "adapter":
         base = checkpoint.base_folder(catalog)

@@ -12,9 +12,11 @@ from importlib.metadata import version as installed
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import Field
 
+from curation.catalog import write_parquet
 from curation.errors import InstrumentError, UserError
 from evals import Harness, Job, Request, RequestSet, Response
 from evals.lighteval_tasks import JOB_VARIABLE, task_name
@@ -73,8 +75,8 @@ class LightEvalHarness(Harness):
         for index, item in enumerate(job.sets):
             folder = work / f"requests-{index:03d}"
             folder.mkdir()
-            with (folder / "test.jsonl").open("w") as stream:
-                stream.writelines(json.dumps(_line(request)) + "\n" for request in item.requests)
+            lines = [_line(request) for request in item.requests]
+            write_parquet(folder / "test.parquet", pa.Table.from_pylist(lines, schema=REQUESTS))
             sets.append({
                 "max_new_tokens": item.max_new_tokens, "sampling": item.sampling, "stop": item.stop,
                 "think": item.think, "options": any(request.options for request in item.requests),
@@ -94,12 +96,22 @@ class LightEvalHarness(Harness):
         return path
 
 
+# Typed, because a reader that guesses types would turn an id such as 2024-01-01 into a date.
+REQUESTS = pa.schema(
+    [
+        ("sample_id", pa.string()),
+        ("repeat", pa.int64()),
+        ("prompt", pa.string()),
+        ("prompt_ids", pa.list_(pa.int64())),
+        ("options", pa.list_(pa.string())),
+        ("gold", pa.string()),
+        ("gold_index", pa.int64()),
+    ]
+)
+
+
 def _line(request: Request) -> dict[str, Any]:
-    return {
-        "sample_id": request.sample_id, "repeat": request.repeat, "prompt": request.prompt,
-        "prompt_ids": request.prompt_ids, "options": request.options, "gold": request.gold,
-        "gold_index": request.gold_index,
-    }  # fmt: skip
+    return {name: getattr(request, name) for name in REQUESTS.names}
 
 
 def _follow(process: subprocess.Popen[bytes], progress: Path, advance: Callable[[int], None]) -> None:

@@ -81,7 +81,7 @@ def prepare_model(job: dict[str, Any], folder: Path) -> None:
     from peft import PeftModel
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    base = AutoModelForCausalLM.from_pretrained(job["model"], dtype=torch.float32)
+    base: Any = AutoModelForCausalLM.from_pretrained(job["model"], dtype=torch.float32)
     vocabulary = len(AutoTokenizer.from_pretrained(job["tokenizer"]))
     if vocabulary > base.get_input_embeddings().num_embeddings:  # tokens that were added for the adapter
         base.resize_token_embeddings(vocabulary)

@@ -119,8 +119,8 @@ def _end_of_turn(hf: Any, template: str, kwargs: dict[str, Any]) -> set[int]:
         return set()
     ids = hf(text.rpartition(mark)[2], add_special_tokens=False)["input_ids"]
     special = set(hf.all_special_ids) | set(hf.added_tokens_decoder)
-    first = next(iter(ids), None)
-    return {first} if first in special and mark in text else set()
+    ends = ids[:1] if mark in text else []
+    return {int(token) for token in ends if token in special}
 
 
 def request_set(task: Task, asked: Prompting) -> RequestSet:

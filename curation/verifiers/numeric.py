@@ -15,7 +15,7 @@ from curation.verifiers import ANYWHERE, Finder, Judgement
 _DIGITS = r"(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?|\.\d+"
 _SIGN = r"(?:(?<![\w.)\]}])[-+])?"
 _NUMBER = re.compile(
-    rf"(?P<frac>{_SIGN}\\[dt]?frac\{{\d+\}}\{{\d+\}})|(?P<over>{_SIGN}\d+\s*/\s*\d+(?![\d/]))"
+    rf"(?P<frac>{_SIGN}\\[dt]?frac\{{\d+\}}\{{\d+\}})|(?P<over>{_SIGN}(?<![\d/])\d+\s*/\s*\d+(?![\d/]))"
     rf"|(?P<plain>{_SIGN}\$?(?:{_DIGITS})(?:[eE][-+]?\d{{1,3}}(?!\w))?)"
 )
 

@@ -1,0 +1,129 @@
+"""Accounting: what a raw response becomes; every trap of reasoning text has a row here."""
+
+from __future__ import annotations
+
+import pytest
+
+from curation.errors import InstrumentError
+from evals import Request, Response
+from evals.accounting import account, accuracy, after_thought, cut_at_stop, score_table
+from evals.benchmarks import Benchmark, Item, Task
+
+BENCHMARK = Benchmark(data="x", question="{{ q }}", verifier="numeric")
+ITEM = Item("a", "q", "12", "a")
+PROMPT = "<|im_start|>assistant\n"
+
+
+def state(text: str, *, finished: bool = True, prompt: str = PROMPT, benchmark: Benchmark = BENCHMARK) -> str:
+    return account(benchmark, ITEM, Response("a", 0, text, (1, 2), finished), prompt).state
+
+
+@pytest.mark.parametrize(
+    ("text", "finished", "expected"),
+    [
+        ("<think>1+1</think>12", True, "right"),
+        ("<think>12</think>13", True, "wrong"),
+        ("<think>so \\boxed{12}", False, "truncated"),  # never search an unclosed thought
+        ("<think>so \\boxed{12}", True, "unparsed"),
+        ("<think>x</think>the answer is 12", False, "truncated"),
+        ("<think>x</think>", True, "unparsed"),
+        ("<think>5</think>no number", True, "unparsed"),
+        ("thought 5</think>12", True, "right"),  # the prompt opened the thought
+        ("<think>5</think><think>6</think>12", True, "right"),  # two blocks
+        ("<think></think>12", True, "right"),  # an empty block
+        ("<think>5</think>wait <think>12", False, "truncated"),
+        ("<think>5</think>12, without a <think> mark", True, "right"),  # a quoted mark
+        ("12", True, "right"),
+        ("", True, "unparsed"),
+        ("", False, "truncated"),
+    ],
+)
+def test_a_response_becomes_exactly_one_state(text: str, finished: bool, expected: str):
+    assert state(text, finished=finished) == expected
+
+
+def test_text_without_a_close_is_a_thought_where_the_prompt_opened_one():
+    opened = PROMPT + "<think>\n"
+    assert state("12", prompt=opened) == "unparsed"
+    assert state("12", prompt=opened, finished=False) == "truncated"
+    assert state("5</think>12", prompt=opened) == "right"
+
+
+def test_stop_texts_end_an_answer_after_the_thought_only():
+    stopping = Benchmark(data="x", question="q", verifier="numeric", stop=["\n\n"])
+    assert state("<think>a\n\nb</think>12\n\nQ: 1+1 A: 2", benchmark=stopping, finished=False) == "right"
+    assert state("<think>a\n\nb", benchmark=stopping, finished=False) == "truncated"
+    assert cut_at_stop("\n\n12\n\n13", ["\n\n"]) == ("\n\n12", True)
+
+
+def test_a_marker_of_another_model_family_is_honoured():
+    family = Benchmark(data="x", question="q", verifier="numeric", think=("<|begin_of_thought|>", "<|end_of_thought|>"))
+    assert state("<|begin_of_thought|>12", benchmark=family) == "unparsed"
+    assert state("<|begin_of_thought|>1<|end_of_thought|>12", benchmark=family) == "right"
+    assert after_thought("<think>x", None) == "<think>x"
+
+
+def test_a_refusal_is_a_tag_and_not_a_state():
+    result = account(BENCHMARK, ITEM, Response("a", 0, "I'm sorry, I can't help.", (1,), True), PROMPT)
+    assert (result.state, result.refused) == ("unparsed", True)
+
+
+def test_a_harness_problem_is_an_error_and_leaves_the_score():
+    result = account(BENCHMARK, ITEM, Response("a", 0, problem="another prompt"), PROMPT)
+    assert (result.state, result.finish_reason, result.detail) == ("error", "error", "another prompt")
+
+
+def test_marks_that_are_single_tokens_are_told_from_quotations(tiny_model):
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(tiny_model)
+    begin, end = tokenizer.convert_tokens_to_ids(["<think>", "</think>"])
+    plain = tokenizer.encode("7 in ", add_special_tokens=False)
+    quoted = [token for piece in ("<", "/", "th", "ink", ">") for token in tokenizer.encode(piece)]
+    answer = tokenizer.encode(" 12", add_special_tokens=False)
+    ids = (begin, *plain, *quoted, *answer)
+    text = tokenizer.decode(ids)
+    assert "</think>" in text
+    response = Response("a", 0, text, ids, True)
+    assert account(BENCHMARK, ITEM, response, PROMPT).state == "right"  # by text alone the quotation closes the thought
+    assert account(BENCHMARK, ITEM, response, PROMPT, tokenizer).state == "unparsed"
+    closed = Response("a", 0, "", (begin, *plain, end, *answer, *quoted), True)
+    assert account(BENCHMARK, ITEM, closed, PROMPT, tokenizer).state == "right"
+
+
+def make_task(count: int) -> tuple[Task, tuple[Request, ...]]:
+    items = tuple(Item(f"s{index:03d}", "q", "12", f"s{index:03d}") for index in range(count))
+    requests = tuple(Request(item.sample_id, 0, PROMPT, (1, 2, 3)) for item in items)
+    return Task("numbers", BENCHMARK, items, "f"), requests
+
+
+def test_a_lost_or_doubled_sample_is_an_instrument_failure():
+    task, requests = make_task(3)
+    answers = [Response(request.sample_id, 0, "12", (5,), True) for request in requests]
+    assert score_table(task, requests, answers)["state"].to_pylist() == ["right"] * 3
+    for wrong in (answers[:2], [*answers, answers[0]], [*answers[:2], Response("other", 0, "12", (5,), True)]):
+        with pytest.raises(InstrumentError, match="numbers: "):
+            score_table(task, requests, wrong)
+
+
+def test_more_than_one_error_in_a_hundred_is_an_instrument_failure_and_one_is_counted():
+    task, requests = make_task(100)
+    answers = [Response(request.sample_id, 0, "12", (5,), True) for request in requests]
+    one = [Response(answers[0].sample_id, 0, problem="lost"), *answers[1:]]
+    table = score_table(task, requests, one)
+    assert table["state"].to_pylist().count("error") == 1
+    assert accuracy(table) == 1.0
+    with pytest.raises(InstrumentError, match="2 of 100 samples are errors"):
+        score_table(task, requests, [Response(answers[1].sample_id, 0, problem="lost"), one[0], *answers[2:]])
+
+
+def test_a_choice_takes_the_likeliest_option_and_the_first_of_equals():
+    benchmark = Benchmark(data="x", question="q", kind="choice", choices="options")
+    item = Item("a", "q", "B", "a", ("no", "yes", "maybe"), 1)
+
+    def answer(*values: float) -> tuple[str, str | None]:
+        return account(benchmark, item, Response("a", 0, finished=True, logprobs=values), PROMPT)[0:3:2]
+
+    assert answer(-3.0, -1.0, -2.0) == ("right", "B")
+    assert answer(-1.0, -1.0, -2.0) == ("wrong", "A")
+    assert answer(-1.0, float("nan"), -2.0)[0] == "error"
