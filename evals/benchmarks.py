@@ -34,8 +34,8 @@ class Benchmark(Strict):
     `cluster` the field that says which items are not independent.
 
     kind `generative`: the model writes, `verifier` judges what `after` and `pattern` find after the thought.
-    kind `choice`: the log-likelihood of every option in the field `choices` decides; `answer` is an index, a letter or
-    an option's text.
+    kind `choice`: the log-likelihood of every option in the field `choices` decides; `answer` is an option's text, an
+    index from 0 or a letter. `before_option` stands between prompt and option (default: a space after a plain prompt).
 
     `max_new_tokens` counts generated tokens, thought included. `stop` texts end an answer outside of a thought only.
     `think` is the pair of marks around a thought, null where the model has none.
@@ -48,6 +48,7 @@ class Benchmark(Strict):
     answer: str = "answer"
     answer_pattern: str | None = None
     choices: str | None = None
+    before_option: str | None = None
     kind: Literal["generative", "choice"] = "generative"
     verifier: Literal["exact", "numeric", "choice"] = "exact"
     ignore_case: bool = False
@@ -102,6 +103,11 @@ class Benchmark(Strict):
         if self.verifier == "choice":
             return choice.judge(text, gold, finder)
         return exact.judge(text, gold, finder, ignore_case=self.ignore_case)
+
+    def continuation(self, option: str) -> str:
+        """An option as the text whose log-likelihood is taken."""
+        before = self.before_option
+        return (before if before is not None else " " if self.prompt == "plain" else "") + option
 
     def sampling(self) -> dict[str, Any]:
         """What decides how tokens are drawn; part of the conditions of a score."""

@@ -132,12 +132,12 @@ def request_set(task: Task, asked: Prompting) -> RequestSet:
     for item in task.items:
         text = asked.text([*system, {"role": "user", "content": item.question}], benchmark.prompt)
         ids = asked.ids(text)
-        options = item.options if benchmark.kind == "choice" else ()
+        options = tuple(benchmark.continuation(option) for option in item.options) if benchmark.kind == "choice" else ()
         requests += [Request(item.sample_id, repeat, text, ids, options, item.gold, item.gold_index)
                      for repeat in range(benchmark.repeats)]  # fmt: skip
     longest = max(len(request.prompt_ids) for request in requests)
     if benchmark.kind == "choice":
-        longest += max(len(asked.ids(option)) for item in task.items for option in item.options)
+        longest += max(len(asked.ids(option)) for request in requests for option in request.options)
     require_positions(asked, task.name, longest + (benchmark.max_new_tokens if benchmark.kind == "generative" else 0))
     return RequestSet(task.name, tuple(requests), benchmark.max_new_tokens, benchmark.sampling(), tuple(benchmark.stop),
                       benchmark.think)  # fmt: skip

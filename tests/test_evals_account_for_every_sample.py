@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import gzip
+import json
+from collections import Counter
+
 import pytest
 
 from curation.errors import InstrumentError
 from evals import Request, Response
 from evals.accounting import account, accuracy, after_thought, cut_at_stop, score_table
 from evals.benchmarks import Benchmark, Item, Task
+from tests.conftest import REAL_DATA
 
 BENCHMARK = Benchmark(data="x", question="{{ q }}", verifier="numeric")
 ITEM = Item("a", "q", "12", "a")
@@ -127,3 +132,20 @@ def test_a_choice_takes_the_likeliest_option_and_the_first_of_equals():
     assert answer(-3.0, -1.0, -2.0) == ("right", "B")
     assert answer(-1.0, -1.0, -2.0) == ("wrong", "A")
     assert answer(-1.0, float("nan"), -2.0)[0] == "error"
+
+
+@pytest.mark.real_data
+def test_real_traces_agree_with_their_published_scores_except_where_a_cut_thought_was_scored():
+    benchmark = Benchmark(data="x", question="q", verifier="numeric", pattern=r"\\boxed\{([^{}]*)\}",
+                          think=("<|begin_of_thought|>", "<|end_of_thought|>"))  # fmt: skip
+    found: Counter[tuple[str, bool]] = Counter()
+    for name in ("sky_t1_5k_14b_aime24", "sky_t1_5k_14b_amc23"):
+        with gzip.open(REAL_DATA / "reasoning" / f"{name}.jsonl.gz", "rt") as stream:
+            for line in stream:
+                record = json.loads(line)
+                text = record["code"][0]
+                finished = text.rstrip().endswith("<|end_of_solution|>")
+                item = Item("a", "q", str(record["gt"]), "a")
+                result = account(benchmark, item, Response("a", 0, text, (1,), finished), PROMPT)
+                found[result.state, record["score"][0]] += 1
+    assert found == {("right", True): 27, ("wrong", False): 5, ("truncated", False): 37, ("truncated", True): 1}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import pyarrow as pa
 import pytest
@@ -13,6 +14,7 @@ from curation.errors import InstrumentError, UserError
 from evals.benchmarks import benchmark_fingerprint, load_task
 from evals.scores import read_scores, scored_benchmarks, scored_conditions, write_scores
 from evals.suites import load_suite, suite_name
+from tests.conftest import REAL_DATA
 
 CHECKPOINT = Checkpoint(run="r", step=1, path="x", weights="full", weights_hash="a" * 32)
 CONDITIONS = {"benchmark_fingerprint": "b", "template": None, "sampling": {"temperature": 0.0}, "max_new_tokens": 8}
@@ -131,3 +133,26 @@ def test_a_suite_is_taken_from_the_option_the_run_or_the_only_file(catalog):
         suite_name(catalog, "foreign", None)
     with pytest.raises(UserError, match=r"other\.yaml:2.*gates: unknown key"):
         load_suite(catalog, "other")
+
+
+def test_every_shipped_benchmark_suite_and_probe_file_loads(catalog):
+    from evals.benchmarks import load_benchmark
+    from evals.probing import load_probes
+
+    for kind, load in (("benchmarks", load_benchmark), ("suites", load_suite), ("probes", load_probes)):
+        shipped = catalog.project.paths(kind, ".yaml")
+        assert shipped
+        for name in shipped:
+            assert load(catalog, name)
+    with pytest.raises(UserError, match="there is no data at"):
+        load_task(catalog, "gsm8k")
+
+
+@pytest.mark.real_data
+def test_the_real_gsm8k_test_split_loads_whole_through_the_shipped_file(catalog):
+    folder = catalog.project.root / "data" / "gsm8k"
+    folder.mkdir(parents=True)
+    shutil.copy(REAL_DATA / "benchmarks" / "gsm8k_test.jsonl.gz", folder / "test.jsonl.gz")
+    task = load_task(catalog, "gsm8k")
+    assert len(task.items) == 1319
+    assert task.items[0].gold == "18"

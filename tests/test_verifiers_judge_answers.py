@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import gzip
+import json
+
 import pytest
 
 from curation.verifiers import Finder, choice, exact, numeric
+from tests.conftest import REAL_DATA
 
 
 @pytest.mark.parametrize(
@@ -64,3 +68,19 @@ def test_the_letter_that_an_answer_settles_on_is_read(text: str, letter: str):
 @pytest.mark.parametrize("text", ["A dog barks.", "", "To be fair, the answer is unclear"])
 def test_an_article_or_a_word_is_no_letter(text: str):
     assert choice.judge(text, "A") == ("unparsed", None)
+
+
+@pytest.mark.real_data
+def test_5276_published_judgements_of_gsm8k_answers_are_reproduced_without_exception():
+    finder, differing, judged = Finder(after="A:"), [], 0
+    with gzip.open(REAL_DATA / "eval_outputs" / "gsm8k_example_model_solutions.jsonl.gz", "rt") as stream:
+        for line in stream:
+            record = json.loads(line)
+            gold = finder.find(record["ground_truth"]) or ""
+            for published in (value for value in record.values() if isinstance(value, dict)):
+                judged += 1
+                ours = numeric.judge(published["solution"], gold, finder)
+                if (ours.state == "right") != published["is_correct"]:
+                    differing.append((gold, ours))
+    assert judged == 5276
+    assert differing == []
