@@ -1,7 +1,8 @@
-"""Commands: eval."""
+"""Commands: eval, scores."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -10,6 +11,9 @@ import typer
 def register(app: typer.Typer) -> None:
     """Add the commands of this file to the root app."""
     app.command("eval")(evaluate)
+    scores = typer.Typer(help="Results of other harnesses.", no_args_is_help=True)
+    scores.command("add")(add)
+    app.add_typer(scores, name="scores")
 
 
 def evaluate(
@@ -29,3 +33,24 @@ def evaluate(
 
     report = score(Catalog(find_project()), reference, suite)
     print_json(vars(report)) if json else print_report(report)
+
+
+def add(
+    file: Annotated[Path, typer.Argument(help="Samples as JSON Lines, JSON or Parquet.", exists=True, dir_okay=False)],
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Import results: one object per sample with checkpoint, benchmark, sample_id and state (right, wrong, truncated,
+    unparsed or error).
+
+    Example: kedge scores add data/foreign_scores.jsonl
+    """
+    from curation.catalog import Catalog
+    from curation.config import find_project
+    from curation.console import print_json, table
+    from evals.importing import add_scores
+
+    added = add_scores(Catalog(find_project()), file)
+    if json:
+        print_json({"added": added})
+    else:
+        table("added", ["checkpoint", "benchmark", "n"], [list(row.values()) for row in added])
