@@ -17,8 +17,10 @@ from curation import checkpoints, schema
 from curation.catalog import Catalog
 from curation.checkpoints import Checkpoint, weights_of
 from curation.config import find_project
-from curation.errors import UserError
+from curation.errors import InstrumentError, UserError
+from evals import Job, Request, RequestSet
 from evals.evaluating import EvalReport, evaluate, require_weights
+from evals.lighteval_harness import LightEvalHarness
 from evals.probing import probe_answers
 from evals.scores import read_scores
 
@@ -207,6 +209,18 @@ def test_a_budget_beyond_the_models_positions_is_refused_before_anything_runs(sc
     path.write_text(path.read_text().replace("12", "5000"))
     with pytest.raises(UserError, match="positions"):
         evaluate(Catalog(find_project(tmp_path / "p")), "grown")
+
+
+def test_a_harness_that_dies_is_an_instrument_failure_with_its_last_words(tmp_path, tiny_model, monkeypatch):
+    dying = tmp_path / "python"
+    dying.write_text("#!/bin/sh\necho 'RuntimeError: no memory left'\nexit 3\n")
+    dying.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(dying))
+    asked = RequestSet("sums", (Request("a", 0, "x", (1,)),), 4, {"temperature": 0.0})
+    job = Job(tiny_model, None, tiny_model, "a" * 32, (2,), (asked,))
+    (tmp_path / "work").mkdir()
+    with pytest.raises(InstrumentError, match="exit code 3: RuntimeError: no memory left"):
+        LightEvalHarness().evaluate(job, tmp_path / "work", lambda count: None)
 
 
 def test_an_unknown_checkpoint_is_answered_with_the_nearest(kedge, catalog):

@@ -42,7 +42,7 @@ def add(
     """Import results: one object per sample with checkpoint, benchmark, sample_id and state (right, wrong, truncated,
     unparsed or error).
 
-    Example: kedge scores add data/foreign_scores.jsonl
+    Example: kedge scores add --help
     """
     from curation.catalog import Catalog
     from curation.config import find_project
