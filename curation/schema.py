@@ -51,6 +51,7 @@ IDENTITY = [
     ("stage", pa.string()),
     ("source", pa.string()),
     ("held_out", pa.bool_()),
+    ("occurrence", pa.int32()),  # 0-based number among identical payloads of the source
 ]
 ORIGIN = [("meta", pa.string()), ("file", pa.string()), ("line", pa.int64())]
 

@@ -63,7 +63,7 @@ def _find(connection: duckdb.DuckDBPyConnection, row_id: str) -> dict[str, Any]:
         raise UserError(f"several rows begin with '{row_id}': {shown}{' ...' if len(rows) > 5 else ''}", "give more "
                         "characters")  # fmt: skip
     stage = rows[0]["stage"]
-    common = "row_id, content_hash, prompt_hash, stage, source, held_out, meta, file, line"
+    common = "row_id, content_hash, prompt_hash, stage, source, held_out, occurrence, meta, file, line"
     query = f"SELECT * EXCLUDE ({common}) FROM rows_{stage} WHERE row_id = ?::UUID"
     payload = _records(connection, query, [rows[0]["row_id"]])
     return rows[0] | {"payload": {name: value for name, value in payload[0].items() if value is not None}}

@@ -1,0 +1,134 @@
+"""`kedge add`: recognise, write the source file, ingest, and show what came of it."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import yaml
+
+from curation import parsing
+from curation.catalog import Catalog, write_atomically
+from curation.config import Project, find_project, shown
+from curation.console import out, print_json
+from curation.errors import UserError, did_you_mean
+from curation.ingest import IngestReport, ingest
+from curation.recognising import Recognised, recognise_file
+
+HEADER = "# Written by 'kedge add'; edit it and run 'kedge add {name}' again. licence: an SPDX id or unknown.\n"
+
+
+def add(reference: str, name: str | None, stage: str | None, held_out: float | None) -> tuple[IngestReport, Catalog]:
+    """Ingest a source that has a file already, or recognise a path or hub id, write its source file and ingest it.
+    Raises UserError, or GateFailed for too many rejects."""
+    project = find_project()
+    catalog = Catalog(project)
+    known = project.paths("sources", ".yaml")
+    if reference in known and not Path(reference).is_file():
+        if stage is not None or held_out is not None:
+            raise UserError(f"'{reference}' has a source file already", f"edit {shown(known[reference])} instead")
+        return ingest(catalog, reference), catalog
+    path = Path(reference).absolute()
+    name = name or re.sub(r"[^a-z0-9_]+", "_", Path(reference.rstrip("/")).name.split(".")[0].lower()).strip("_")
+    target = project.catalogs / "sources" / f"{name}.yaml"
+    spec = source_spec(project, reference, path, stage, held_out)
+    text = HEADER.format(name=name) + yaml.safe_dump(spec, sort_keys=False, allow_unicode=True)
+    if target.exists():
+        if yaml.safe_load(target.read_text()) != spec:
+            raise UserError(f"{shown(target)} is there already and says something else", f"run: kedge add {name}, or "
+                            "choose another --name")  # fmt: skip
+    else:
+        write_atomically(target, text.encode())
+    return ingest(catalog, name), catalog
+
+
+def source_spec(
+    project: Project, reference: str, path: Path, stage: str | None, held_out: float | None
+) -> dict[str, Any]:
+    """The content of a new source file."""
+    spec: dict[str, Any] = {}
+    if path.is_file():
+        seen = recognise_file(path, stage=stage)
+        spec |= {"reader": seen.reader, "path": project.relative(path)}
+    elif path.is_dir() and (path / "README.md").is_file():
+        seen = recognise_file(path, stage=stage, reader="hf_hub")
+        spec |= {"reader": "hf_hub", "path": project.relative(path)}
+    elif path.is_dir():
+        seen, pattern = _folder(path, stage)
+        spec |= {"reader": seen.reader, "path": project.relative(path) + "/" + pattern}
+    else:
+        seen, spec = _hub(project, reference, stage)
+    spec |= {"stage": seen.stage, "shape": seen.shape, "licence": "unknown", "origin": "unknown"}
+    return spec | ({"held_out": held_out} if held_out is not None else {})
+
+
+def _folder(path: Path, stage: str | None) -> tuple[Recognised, str]:
+    files = sorted(item for item in path.rglob("*") if item.is_file() and not item.name.startswith("."))
+    if not files:
+        raise UserError("holds no files", "give a file or a folder with data", where=shown(path))
+    seen = recognise_file(files[0], stage=stage)
+    return seen, "**/*" + "".join(files[0].suffixes)
+
+
+def _hub(project: Project, reference: str, stage: str | None) -> tuple[Recognised, dict[str, Any]]:
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+", reference) or reference.startswith("."):
+        known = project.paths("sources", ".yaml")
+        raise UserError(f"'{reference}' is no file, folder, source or dataset id", did_you_mean(reference, known))
+    from curation import registry
+    from curation.shapes import SHAPES, recognise
+    from curation.sources.hf_hub import HfHub, pinned_revision
+
+    revision = pinned_revision(reference)
+    source = registry.make("sources", "hf_hub", {"revision": revision})
+    assert isinstance(source, HfHub)
+    values = [item.value for item in parsing.first_records(Path(reference), source, 200) if item.value is not None]
+    shape = recognise(values)
+    if shape is None:
+        raise UserError(f"the shape of '{reference}' is not known", f"write catalogs/sources/NAME.yaml; shapes: "
+                        f"{', '.join(SHAPES)}")  # fmt: skip
+    seen = Recognised("hf_hub", shape, stage or SHAPES[shape].stages[0], [])
+    return seen, {"reader": "hf_hub", "path": reference, "revision": revision}
+
+
+def print_report(report: IngestReport, catalog: Catalog, as_json: bool) -> None:
+    """Counts, three rows as parsed, the fields that no row takes, and what to type next."""
+    if as_json:
+        print_json(vars(report) | {"rows": three_rows(catalog, report)})
+        return
+    for row in three_rows(catalog, report):
+        out.print(f"{row['file']}:{row['line']}", style="bold", markup=False)
+        for name, value in row.items():
+            if name not in ("file", "line"):
+                text = str(value).replace("\n", "\\n")
+                out.print(f"  {name}: {text[:400]}{' ...' if len(text) > 400 else ''}", markup=False)
+    if report.ignored:
+        out.print(f"ignored for training, kept in meta: {', '.join(report.ignored)}", markup=False)
+    out.print(f"{report.name}: {report.num_rows:,} {report.stage} rows, {report.num_rejects:,} rejects, "
+              f"{report.num_files_read} of {report.num_files} files read", markup=False)  # fmt: skip
+    out.print(f"next: kedge measure {report.name}", markup=False)
+
+
+def three_rows(catalog: Catalog, report: IngestReport) -> list[dict[str, Any]]:
+    """The first three rows with the columns that hold something."""
+    folder, manifest = catalog.source(report.name)
+    hidden = {"row_id", "content_hash", "prompt_hash", "stage", "source", "occurrence", "meta"}
+    found = []
+    for part in manifest.parts:
+        file = pq.ParquetFile(folder / part.name)
+        for batch in file.iter_batches(3):
+            found += [{name: _dense(value) for name, value in row.items() if name not in hidden and value is not None}
+                      for row in batch.to_pylist()]  # fmt: skip
+            break
+        if len(found) >= 3:
+            break
+    return found[:3]
+
+
+def _dense(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_dense(item) for item in value]
+    if isinstance(value, dict):
+        return {key: item for key, item in value.items() if item is not None}
+    return value

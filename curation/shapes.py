@@ -1,0 +1,286 @@
+"""Shapes: how a record of a source becomes the fields of a row. One function per shape, and which shape a record has.
+
+A shape returns the mapped fields and names the record's keys it used; the rest is kept as `meta`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from curation.conversations import (
+    Rejected,
+    check_order,
+    json_text,
+    merge_twins,
+    message,
+    messages,
+    split_pair,
+    text_of,
+    transcript,
+)  # fmt: skip
+
+Fields = dict[str, Any]
+CHAT_KEYS = ("messages", "conversations", "conversation")
+THOUGHT_KEYS = ("thinking", "reasoning", "thought", "deepseek_thinking_trajectory", "trace")
+SOLUTION_KEYS = ("solution", "attempt", "deepseek_attempt", "response", "answer")
+PROBLEM_KEYS = ("problem", "question", "prompt")
+SIDES = {
+    "chosen": ("chosen", "chosen-response", "chosen_response", "response_chosen", "chosen-answer"),
+    "rejected": ("rejected", "rejected-response", "rejected_response", "response_rejected", "rejected-answer"),
+}
+PROMPTS = ("prompt", "question", "instruction", "input", "query")
+SCORES = {"margin": ("margin",), "chosen_score": ("chosen-rating", "chosen_rating", "chosen_score", "score_chosen"),
+          "rejected_score": ("rejected-rating", "rejected_rating", "rejected_score", "score_rejected")}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A ready shape. `matches` looks at one record's keys and types; `parse` returns (row fields, keys used) or raises
+    Rejected. `stages` are those it can fill, the usual one first."""
+
+    name: str
+    stages: tuple[str, ...]
+    matches: Callable[[Mapping[str, Any]], bool]
+    parse: Callable[[Mapping[str, Any], str], tuple[Fields, set[str]]]
+
+
+def first(record: Mapping[str, Any], keys: Iterable[str]) -> str | None:
+    """The first of `keys` that the record has with a value."""
+    return next((key for key in keys if record.get(key) is not None), None)
+
+
+def need(record: Mapping[str, Any], keys: Iterable[str], what: str) -> str:
+    found = first(record, keys)
+    if found is None:
+        raise Rejected(f"has no {what}")
+    return found
+
+
+def _user_assistant(question: str, answer: str, *, system: str = "", reasoning: str = "") -> list[dict[str, str]]:
+    turns = [{"role": "system", "content": system}] if system else []
+    reply = {"role": "assistant", "content": answer} | ({"reasoning": reasoning} if reasoning else {})
+    return [*turns, {"role": "user", "content": question}, reply]
+
+
+def _chat(record: Mapping[str, Any], stage: str) -> tuple[Fields, set[str]]:
+    key = need(record, CHAT_KEYS, "messages")
+    turns = messages(record[key], key)
+    used = {key}
+    if isinstance(record.get("system"), str) and record["system"] and turns[0]["role"] != "system":
+        turns.insert(0, {"role": "system", "content": record["system"]})
+        used.add("system")
+    check_order(turns)
+    fields: Fields = {"messages": turns}
+    if "tools" in record and stage != "midtrain":
+        tools = json_text(record["tools"])
+        fields["tools"] = None if tools in ("", "[]", "null") else tools
+        used.add("tools")
+    return fields, used
+
+
+def _alpaca(record: Mapping[str, Any], stage: str) -> tuple[Fields, set[str]]:
+    question = text_of(record.get("instruction"), "instruction")
+    context = record.get("input") or ""
+    if context:
+        question += "\n\n" + text_of(context, "input")
+    turns: list[dict[str, str]] = []
+    used = {"instruction", "input", "output"}
+    if isinstance(record.get("history"), list):
+        used.add("history")
+        for old in record["history"]:
+            turns += _user_assistant(text_of(old[0], "history"), text_of(old[1], "history"))
+    if isinstance(record.get("system"), str) and record["system"]:
+        used.add("system")
+        turns.insert(0, {"role": "system", "content": record["system"]})
+    return {"messages": turns + _user_assistant(question, text_of(record.get("output"), "output"))}, used
+
+
+def _dolly(record: Mapping[str, Any], stage: str) -> tuple[Fields, set[str]]:
+    question = text_of(record.get("instruction"), "instruction")
+    if record.get("context"):
+        question += "\n\n" + text_of(record["context"], "context")
+    answer = text_of(record.get("response"), "response")
+    return {"messages": _user_assistant(question, answer)}, {"instruction", "context", "response"}
+
+
+def _prompt_completion(record: Mapping[str, Any], stage: str) -> tuple[Fields, set[str]]:
+    prompt, completion = record.get("prompt"), record.get("completion")
+    if isinstance(prompt, list) or isinstance(completion, list):
+        turns = messages(prompt, "prompt") + messages(completion, "completion")
+        check_order(turns)
+    else:
+        turns = _user_assistant(text_of(prompt, "prompt"), text_of(completion, "completion"))
+    return {"messages": turns}, {"prompt", "completion"}
+
+
+def _gsm8k(record: Mapping[str, Any], stage: str) -> tuple[Fields, set[str]]:
+    question, answer = text_of(record.get("question"), "question"), text_of(record.get("answer"), "answer")
+    if "####" not in answer:
+        raise Rejected("the answer has no '####' before its final number")
+    used = {"question", "answer"}
+    if stage == "rlvr":
+        final = answer.rpartition("####")[2].strip().replace(",", "")
+        return {"prompt": [{"role": "user", "content": question}], "ground_truth": final, "verifier": "numeric",
+                "reference_solution": answer}, used  # fmt: skip
+    return {"messages": _user_assistant(question, answer)}, used
+
+
+def _triplet(record: Mapping[str, Any], stage: str) -> tuple[Fields, set[str]]:
+    problem, thought = need(record, PROBLEM_KEYS, "problem"), need(record, THOUGHT_KEYS, "thinking")
+    solution = need(record, [key for key in SOLUTION_KEYS if key != thought], "solution")
+    thinking = record[thought]
+    thinking = "\n".join(map(str, thinking)) if isinstance(thinking, list) else text_of(thinking, thought)
+    turns = _user_assistant(text_of(record[problem], problem), text_of(record[solution], solution), reasoning=thinking)
+    return {"messages": turns}, {problem, thought, solution}
+
+
+def _generation(record: Mapping[str, Any], stage: str) -> tuple[Fields, set[str]]:
+    question = text_of(record.get("question"), "question")
+    answers = record.get("code")
+    if not isinstance(answers, list) or not answers:
+        raise Rejected("'code' holds no answer")
+    return {"messages": _user_assistant(question, text_of(answers[0], "code[0]"))}, {"question", "code"}
+
+
+def _hh(record: Mapping[str, Any], stage: str) -> tuple[Fields, set[str]]:
+    sides = [transcript(text_of(record.get(key), key)) for key in ("chosen", "rejected")]
+    return _pair(*split_pair(*sides)), {"chosen", "rejected"}
+
+
+def _pair(prompt: list[dict[str, str]], chosen: list[dict[str, str]], rejected: list[dict[str, str]]) -> Fields:
+    check_order([*prompt, *chosen], ends=None)
+    check_order([*prompt, *rejected], ends=None)
+    for name, side in (("chosen", chosen), ("rejected", rejected)):
+        if side[-1]["role"] != "assistant":
+            raise Rejected(f"the last turn of '{name}' is {side[-1]['role']}, not assistant")
+    return {"prompt": prompt, "chosen": chosen, "rejected": rejected}
+
+
+def _side(value: Any, name: str) -> list[dict[str, str]]:
+    if isinstance(value, str):
+        return [{"role": "assistant", "content": value}]
+    if isinstance(value, dict):
+        return [message(value)]
+    return messages(value, name)
+
+
+def _preference(record: Mapping[str, Any], stage: str) -> tuple[Fields, set[str]]:
+    keys = {side: need(record, names, side) for side, names in SIDES.items()}
+    chosen, rejected = (_side(record[keys[side]], side) for side in ("chosen", "rejected"))
+    used = set(keys.values())
+    prompt: list[dict[str, str]] = []
+    chat = first(record, CHAT_KEYS)
+    asked = chat or first(record, PROMPTS)
+    if len(chosen) > 1 and len(rejected) > 1 and chosen[0] == rejected[0] and chosen[0]["role"] != "assistant":
+        prompt, chosen, rejected = split_pair(chosen, rejected)  # the prompt is embedded in both sides
+        if asked is not None and chat is None:
+            used.add(asked)
+    elif asked is not None:
+        value = record[asked]
+        prompt = messages(value, asked) if isinstance(value, list) else \
+            [{"role": "user", "content": text_of(value, asked)}]  # fmt: skip
+        used.add(asked)
+    else:
+        raise Rejected("has no prompt, neither beside nor inside of chosen and rejected")
+    if isinstance(record.get("system"), str) and record["system"] and prompt[0]["role"] != "system":
+        prompt.insert(0, {"role": "system", "content": record["system"]})
+        used.add("system")
+    fields = _pair(prompt, chosen, rejected)
+    for name, candidates in SCORES.items():
+        key = first(record, candidates)
+        if key is not None and isinstance(record[key], int | float):
+            fields[name] = float(record[key])
+            used.add(key)
+    return fields, used
+
+
+def _kto(record: Mapping[str, Any], stage: str) -> tuple[Fields, set[str]]:
+    label = record.get("label", record.get("kto_tag"))
+    if not isinstance(label, bool):
+        raise Rejected("'label' is not true or false")
+    used = {"label" if "label" in record else "kto_tag"}
+    key = first(record, CHAT_KEYS)
+    if key is not None:
+        turns = messages(record[key], key)
+        check_order(turns)
+        prompt, answer = turns[:-1], turns[-1:]
+        used.add(key)
+    else:
+        value = record.get("prompt")
+        prompt = messages(value, "prompt") if isinstance(value, list) else \
+            [{"role": "user", "content": text_of(value, "prompt")}]  # fmt: skip
+        answer = _side(record.get("completion"), "completion")
+        used |= {"prompt", "completion"}
+    return {"prompt": prompt, "chosen": answer if label else None, "rejected": None if label else answer}, used
+
+
+def _verl(record: Mapping[str, Any], stage: str) -> tuple[Fields, set[str]]:
+    prompt = messages(record.get("prompt"), "prompt")
+    check_order(prompt, ends=None)
+    reward = record.get("reward_model")
+    truth = reward.get("ground_truth") if isinstance(reward, dict) else None
+    if truth is None or truth == "":
+        raise Rejected("reward_model has no ground_truth")
+    verifier = text_of(record.get("data_source"), "data_source")
+    fields = {"prompt": prompt, "ground_truth": json_text(truth), "verifier": verifier}
+    return fields, {"prompt", "reward_model", "data_source"}
+
+
+def _text(record: Mapping[str, Any], stage: str) -> tuple[Fields, set[str]]:
+    text = text_of(record.get("text"), "text")
+    if not text.strip():
+        raise Rejected("'text' is empty")
+    return {"text": text}, {"text"}
+
+
+def _has(*keys: str) -> Callable[[Mapping[str, Any]], bool]:
+    return lambda record: all(key in record for key in keys)
+
+
+def _is_generation(record: Mapping[str, Any]) -> bool:
+    code = record.get("code")
+    return "question" in record and isinstance(code, list) and bool(code) and isinstance(code[0], str)
+
+
+def _is_transcripts(record: Mapping[str, Any]) -> bool:
+    return all(isinstance(record.get(key), str) and record[key].lstrip().startswith("Human:") for key in SIDES)
+
+
+# In the order of recognition: the first that matches is the shape.
+SHAPES: dict[str, Shape] = {
+    shape.name: shape
+    for shape in (
+        Shape("verl", ("rlvr",), _has("prompt", "reward_model", "data_source"), _verl),
+        Shape("hh_rlhf", ("preference",), _is_transcripts, _hh),
+        Shape("preference", ("preference",),
+              lambda record: all(first(record, names) for names in SIDES.values()), _preference),
+        Shape("kto", ("preference",), lambda record: isinstance(record.get("label", record.get("kto_tag")), bool)
+              and (first(record, CHAT_KEYS) is not None or "completion" in record), _kto),
+        Shape("messages", ("sft", "midtrain"), _has("messages"), _chat),
+        Shape("sharegpt", ("sft", "midtrain"), lambda record: first(record, CHAT_KEYS) is not None, _chat),
+        Shape("generation", ("sft", "midtrain"), _is_generation, _generation),
+        Shape("triplet", ("sft", "midtrain"), lambda record: first(record, THOUGHT_KEYS) is not None
+              and first(record, PROBLEM_KEYS) is not None and first(record, SOLUTION_KEYS) is not None, _triplet),
+        Shape("gsm8k", ("sft", "rlvr", "midtrain"), lambda record: isinstance(record.get("answer"), str)
+              and "####" in record["answer"] and "question" in record, _gsm8k),
+        Shape("alpaca", ("sft", "midtrain"), _has("instruction", "output"), _alpaca),
+        Shape("dolly", ("sft", "midtrain"), _has("instruction", "response"), _dolly),
+        Shape("prompt_completion", ("sft", "midtrain"), _has("prompt", "completion"), _prompt_completion),
+        Shape("text", ("midtrain",), _has("text"), _text),
+    )
+}  # fmt: skip
+
+
+def recognise(records: Iterable[Mapping[str, Any]]) -> str | None:
+    """The shape that most records have; None where most have none. Ties go to the earlier shape of SHAPES."""
+    counts: dict[str | None, int] = {}
+    for record in records:
+        name = next((shape.name for shape in SHAPES.values() if shape.matches(record)), None)
+        counts[name] = counts.get(name, 0) + 1
+    order = [*SHAPES, None]
+    return max(counts, key=lambda name: (counts[name], -order.index(name)), default=None)
+
+
+__all__ = ["SHAPES", "Rejected", "Shape", "merge_twins", "recognise"]
