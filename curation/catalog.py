@@ -101,11 +101,13 @@ def write_parquet(
     *,
     connection: duckdb.DuckDBPyConnection | None = None,
     order_by: str = "",
+    columns: str = "*",
 ) -> Part:
     """Write one Parquet file whose bytes depend on its rows alone, and return its Part. The only Parquet writer.
 
     `data` is an Arrow table, written in its order, or a SQL query, run on `connection` and written in the total order
-    `order_by` (required: without it the order, and so the bytes, would depend on threads). zstd level 3.
+    `order_by` (required: without it the order, and so the bytes, would depend on threads); `columns` are those of it
+    that are written. zstd level 3.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     if isinstance(data, str):
@@ -113,7 +115,7 @@ def write_parquet(
             raise ValueError("a query needs a connection and a total order")
         target = str(path).replace("'", "''")
         connection.execute(
-            f"COPY (SELECT * FROM ({data}) ORDER BY {order_by}) TO '{target}' "
+            f"COPY (SELECT {columns} FROM ({data}) ORDER BY {order_by}) TO '{target}' "
             f"(FORMAT parquet, COMPRESSION zstd, COMPRESSION_LEVEL 3, ROW_GROUP_SIZE {ROWS_PER_GROUP})"
         )
     else:

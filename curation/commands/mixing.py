@@ -1,9 +1,66 @@
-"""Commands: mixing."""
+"""Commands: measure, rules, mix."""
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import typer
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")]
+mix = typer.Typer(no_args_is_help=True, help="Mixtures from SQL: look, freeze.")
+
+
+def measure(
+    sources: Annotated[list[str] | None, typer.Argument(help="Sources; all by default.")] = None,
+    only: Annotated[str | None, typer.Option(help="One measure by name.")] = None,
+    json: Json = False,
+) -> None:
+    """Measure what is missing: text statistics and exact duplicates, or one measure.
+
+    Example: kedge measure addition
+    """
+    from curation.mixing import measure_sources
+
+    measure_sources(sources or None, only, json)
+
+
+def rules(
+    rule: Annotated[str | None, typer.Argument(help="One rule by name.")] = None,
+    json: Json = False,
+) -> None:
+    """What each rule removes, alone and together, with an example of its reason.
+
+    Example: kedge rules exact_duplicate
+    """
+    from curation.mixing import print_rules
+
+    print_rules(rule, json)
+
+
+def show(name: Annotated[str, typer.Argument(help="The mixture's name.")], json: Json = False) -> None:
+    """What a mixture would hold: rows and tokens per source; offered, refused, left over. Freezes nothing.
+
+    Example: kedge mix show sft
+    """
+    from curation.mixing import print_preview
+
+    print_preview(name, json)
+
+
+def build(name: Annotated[str, typer.Argument(help="The mixture's name.")], json: Json = False) -> None:
+    """Freeze a mixture as Parquet in training order, with its lineage and its held-out split.
+
+    Example: kedge mix build sft
+    """
+    from curation.mixing import print_build
+
+    print_build(name, json)
 
 
 def register(app: typer.Typer) -> None:
     """Add the commands of this file to the root app."""
+    app.command()(measure)
+    app.command()(rules)
+    mix.command()(show)
+    mix.command()(build)
+    app.add_typer(mix, name="mix")

@@ -1,0 +1,186 @@
+"""Which signals are missing, measured and published beside the row parts they belong to."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+
+from curation import registry
+from curation.catalog import Catalog, Manifest, Part, parquet_list, quoted, write_parquet
+from curation.console import progress, say
+from curation.engine import PartJob, run_parts
+from curation.errors import UserError, did_you_mean
+from curation.fingerprint import fingerprint, hash_file
+from curation.measures import JoinMeasure, PartMeasure
+
+Measure = PartMeasure | JoinMeasure
+DEFAULT_MEASURES = ("text_statistics", "exact_duplicates")
+
+
+def signals_folder(catalog: Catalog, measure: Measure, source: str) -> Path:
+    """`lake/signals/MEASURE/FINGERPRINT/SOURCE`. A join measure's fingerprint covers the rows of all sources."""
+    return catalog.folder("signals", measure.plugin_name(), measure_fingerprint(catalog, measure)[:16], source)
+
+
+def measure_fingerprint(catalog: Catalog, measure: Measure) -> str:
+    """Identity of what a measure returns: the plug-in, its configuration, and for a join measure its inputs."""
+    if isinstance(measure, PartMeasure):
+        return measure.fingerprint()
+    inputs = {name: manifest.fingerprint for name, (_, manifest) in catalog.sources().items()
+              if manifest.stage in measure.stages}  # fmt: skip
+    return fingerprint([measure.identity(), inputs])
+
+
+def signal_parts(catalog: Catalog, measure: Measure, source: str) -> list[Path] | None:
+    """The signal parts of a source in the order of its row parts; None where they are not measured for all of them."""
+    _, rows = catalog.source(source)
+    folder = signals_folder(catalog, measure, source)
+    manifest = catalog.manifest(folder)
+    if manifest is None or [part.name for part in manifest.parts] != [part.name for part in rows.parts]:
+        return None
+    return [folder / part.name for part in manifest.parts]
+
+
+def applicable(catalog: Catalog, measure: Measure, sources: list[str] | None = None) -> list[str]:
+    """Ingested sources of the stages that a measure takes. Raises UserError for an unknown name."""
+    known = catalog.sources()
+    for name in sources or []:
+        if name not in known:
+            raise UserError(f"there is no ingested source '{name}'", did_you_mean(name, known))
+    return [name for name, (_, manifest) in known.items()
+            if (manifest.stage in measure.stages and sources in (None, [])) or (name in (sources or [])
+            and manifest.stage in measure.stages)]  # fmt: skip
+
+
+def ensure(catalog: Catalog, measure: Measure, sources: list[str] | None = None, *, workers: int | None = None,
+           tell: Callable[[str], None] = say) -> list[str]:  # fmt: skip
+    """Measure what is missing for `sources` (all by default), after saying so; returns the sources measured now."""
+    names = applicable(catalog, measure, sources)
+    missing = [name for name in names if signal_parts(catalog, measure, name) is None]
+    if not missing:
+        return []
+    tell(f"measuring {measure.plugin_name()} of {', '.join(missing)}")
+    with catalog.writing("signals", f"{measure.plugin_name()}-{measure_fingerprint(catalog, measure)[:16]}"):
+        if isinstance(measure, JoinMeasure):
+            _join(catalog, measure)
+        else:
+            _measure(catalog, measure, missing, workers or catalog.project.file.workers or os.cpu_count() or 1)
+    return missing
+
+
+def _measure(catalog: Catalog, measure: PartMeasure, sources: list[str], workers: int) -> None:
+    drafts = catalog.temporary("signals")
+    jobs, targets = [], {}
+    for source in sources:
+        rows_folder, rows = catalog.source(source)
+        folder = signals_folder(catalog, measure, source)
+        targets[source] = (folder, rows)
+        for part in rows.parts:
+            if not (folder / part.name).exists():
+                jobs.append(PartJob(rows_folder / part.name, folder / part.name, drafts / f"{source}-{part.name}",
+                                    rows.stage or ""))  # fmt: skip
+    try:
+        with progress(f"measuring {measure.plugin_name()}", len(jobs)) as advance:
+            run_parts(measure, jobs, workers, advance)
+    finally:
+        shutil.rmtree(drafts, ignore_errors=True)
+    for folder, rows in targets.values():
+        parts = [_part(folder / part.name) for part in rows.parts]
+        _publish(catalog, measure, folder, rows, parts)
+
+
+def _part(path: Path) -> Part:
+    return Part(name=path.name, num_rows=pq.read_metadata(path).num_rows, num_bytes=path.stat().st_size,
+                hash=hash_file(path))  # fmt: skip
+
+
+def _publish(catalog: Catalog, measure: Measure, folder: Path, rows: Manifest, parts: list[Part]) -> None:
+    manifest = Manifest(
+        kind="signals", name=measure.plugin_name(), stage=rows.stage, parts=parts,
+        fingerprint=measure_fingerprint(catalog, measure),
+        inputs={"source": rows.name, "rows": {part.name: part.hash for part in rows.parts}},
+        parameters=_jsonable(measure.identity()),
+    )  # fmt: skip
+    catalog.replace_manifest(folder, manifest, {})
+
+
+def _jsonable(identity: dict[str, Any]) -> dict[str, Any]:
+    return {"plugin": identity["plugin"], "version": identity["version"], "config": {
+        key: value if isinstance(value, str | int | float | bool | dict | list | None) else str(value)
+        for key, value in identity["config"].items()}}  # fmt: skip
+
+
+def _join(catalog: Catalog, measure: JoinMeasure) -> None:
+    """Run a join measure over all sources; write its evidence, then one value per row beside every row part."""
+    connection = catalog.session()
+    drafts = catalog.temporary("join")
+    try:
+        measure.join(connection)
+        columns = ", ".join(measure.columns.names)
+        connection.execute(f"CREATE TEMP TABLE joined AS SELECT row_id, {columns} FROM measured")
+        digest = measure_fingerprint(catalog, measure)
+        with catalog.publishing(catalog.folder("evidence", measure.evidence_kind, digest[:16])) as draft:
+            order = ", ".join(measure.evidence.names)
+            part = write_parquet(draft.folder / "part-00000.parquet", f"SELECT {order} FROM found",
+                                 connection=connection, order_by=order)  # fmt: skip
+            draft.manifest = Manifest(kind="evidence", name=measure.evidence_kind, fingerprint=digest, parts=[part],
+                                      parameters=_jsonable(measure.identity()))  # fmt: skip
+        for source in applicable(catalog, measure):
+            rows_folder, rows = catalog.source(source)
+            folder = signals_folder(catalog, measure, source)
+            for part in rows.parts:
+                path = rows_folder / part.name
+                query = (f"SELECT r.file_row_number AS position, r.row_id, {columns} FROM read_parquet({quoted(path)}, "
+                         "file_row_number = true) r JOIN joined USING (row_id)")  # fmt: skip
+                found = connection.sql(f"SELECT * EXCLUDE (position) FROM ({query}) ORDER BY position").to_arrow_table()
+                if found.num_rows != part.num_rows:
+                    raise RuntimeError(f"{measure.plugin_name()} has {found.num_rows} values for {part.num_rows} rows")
+                draft_path = drafts / part.name
+                write_parquet(draft_path, found)
+                folder.mkdir(parents=True, exist_ok=True)
+                draft_path.replace(folder / part.name)
+            _publish(catalog, measure, folder, rows, [_part(folder / part.name) for part in rows.parts])
+    finally:
+        connection.close()
+        shutil.rmtree(drafts, ignore_errors=True)
+    _forget(catalog, measure)
+
+
+def _forget(catalog: Catalog, measure: JoinMeasure) -> None:
+    """Remove what a join measure said of earlier rows: its values are rewritten when a source grows."""
+    keep = measure_fingerprint(catalog, measure)[:16]
+    for base in (catalog.folder("signals", measure.plugin_name()), catalog.folder("evidence", measure.evidence_kind)):
+        for folder in base.glob("*"):
+            if folder.name != keep:
+                shutil.rmtree(folder, ignore_errors=True)
+
+
+def named(name: str, config: dict[str, Any] | None = None) -> Measure:
+    """A measure by name. Raises UserError with "did you mean"."""
+    measure = registry.make("measures", name, config)
+    assert isinstance(measure, PartMeasure | JoinMeasure)
+    return measure
+
+
+def signals_view(catalog: Catalog, stage: str, measures: list[Measure], *, columns: str = "*") -> str:
+    """A SELECT of all rows of a stage with the columns of `measures` beside them: per source a positional join over
+    equal lists of parts. Everything must be measured."""
+    selects = []
+    for source, (folder, manifest) in catalog.sources(stage).items():
+        if not manifest.parts:
+            continue
+        joined = parquet_list([folder / part.name for part in manifest.parts]) + " AS r"
+        names = ["r.*"] if columns == "*" else [columns]
+        for index, measure in enumerate(measures):
+            parts = signal_parts(catalog, measure, source)
+            if parts is None:
+                raise RuntimeError(f"{measure.plugin_name()} is not measured for {source}")
+            joined += f" POSITIONAL JOIN {parquet_list(parts)} AS s{index}"
+            names += [f"s{index}.{name}" for name in measure.columns.names]
+        selects.append(f"SELECT {', '.join(names)} FROM {joined}")
+    return " UNION ALL ".join(selects)

@@ -1,0 +1,83 @@
+"""Printing measures, rules and mixtures."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from curation.catalog import Catalog
+from curation.config import find_project, shown
+from curation.console import out, print_json, table
+from curation.errors import UserError, did_you_mean
+from curation.measuring import DEFAULT_MEASURES, ensure, named
+from curation.mixtures import build, preview
+from curation.rules import effects
+
+
+def measure_sources(sources: list[str] | None, only: str | None, as_json: bool) -> None:
+    """Measure what is missing and print what was measured now."""
+    catalog = Catalog(find_project())
+    if not catalog.sources():
+        raise UserError("no source is ingested", "run: kedge add PATH")
+    done = {name: ensure(catalog, named(name), sources) for name in ([only] if only else DEFAULT_MEASURES)}
+    if as_json:
+        print_json(done)
+        return
+    for name, measured in done.items():
+        out.print(f"{name}: {', '.join(measured) if measured else 'nothing is missing'}", markup=False)
+
+
+def print_rules(rule: str | None, as_json: bool) -> None:
+    """The effect of every rule, or of one."""
+    found = effects(Catalog(find_project()))
+    if rule is not None:
+        names = {item["rule"] for item in found}
+        if rule not in names:
+            raise UserError(f"there is no rule '{rule}'", did_you_mean(rule, names))
+        found = [item for item in found if item["rule"] == rule]
+    if as_json:
+        print_json(found)
+        return
+    columns = ["rule", "source", "adopted", "caught", "alone", "example"]
+    table("rows that each rule leaves out", columns, [[item[name] for name in columns] for item in found])
+
+
+def print_preview(name: str, as_json: bool) -> None:
+    """The counts of a mixture that need not be frozen."""
+    seen = preview(Catalog(find_project()), name)
+    if as_json:
+        print_json(seen)
+        return
+    _print_counts(seen)
+    for item in seen["short"]:
+        asked = f"{item['take']} asks for {item['requested']:,} {item['unit']} of '{item['source']}'"
+        out.print(f"SHORT: {asked}, which has {item['offered']:,}", style="red", markup=False)
+    state = "frozen as it is" if seen["frozen"] else f"next: kedge mix build {seen['name']}"
+    out.print(f"{seen['name']} ({seen['stage']}): {seen['num_rows']:,} rows; {state}", markup=False)
+
+
+def _print_counts(seen: dict[str, Any]) -> None:
+    rows = []
+    total = max(1, seen["num_rows"])
+    for source, item in seen["sources"].items():
+        refused = ", ".join(f"{rule} {count:,}" for rule, count in item["refused"].items())
+        share = f"{100 * item['rows'] / total:.1f} %"
+        rows.append([source, item["rows"], share, item["tokens"], item["trained_tokens"], item["offered"],
+                     refused or "none", item["left_over"]])  # fmt: skip
+    columns = ["source", "rows", "share", "tokens", "trained tokens", "offered", "refused by", "left over"]
+    table(f"mixture {seen['name']}", columns, rows)
+    if seen["takes"]:
+        columns = ["take", "source", "unit", "requested", "offered", "delivered"]
+        table("takes", columns, [[item[name] for name in columns] for item in seen["takes"]])
+
+
+def print_build(name: str, as_json: bool) -> None:
+    """Freeze a mixture and say where it lies."""
+    frozen = build(Catalog(find_project()), name)
+    counts = frozen.manifest.counts
+    if as_json:
+        print_json({"name": frozen.name, "fingerprint": frozen.fingerprint, "folder": shown(frozen.folder)} | counts)
+        return
+    _print_counts({"name": frozen.name} | counts)
+    sizes = f"{frozen.num_rows:,} rows, {counts['held_out_rows']:,} held out"
+    out.print(f"{frozen.name}@{frozen.fingerprint[:12]}: {sizes}, in {shown(frozen.folder)}", markup=False)
+    out.print("next: kedge audit RUN (a run file that names this mixture)", markup=False)

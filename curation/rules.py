@@ -1,0 +1,191 @@
+"""Rules: SQL queries that return the rows to leave out, each with a reason. Their results are verdicts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import duckdb
+
+from curation import schema
+from curation.catalog import Catalog, Manifest, empty_relation, parquet_list, single_select, sql_error, write_parquet
+from curation.config import SqlFile, Strict, load_sql, shown
+from curation.errors import UserError
+from curation.fingerprint import fingerprint
+from curation.measuring import Measure, ensure, measure_fingerprint, named, signals_view
+
+HELD_OUT = "held_out"
+
+
+class RuleHeader(Strict):
+    """Header of `catalogs/rules/NAME.sql`. `stage` is one stage, a list of them or `all`; `needs` names the measures
+    whose columns the view `signals` must have; a rule that is not `adopted` is shown and removes nothing."""
+
+    stage: Literal["all", "midtrain", "sft", "preference", "rlvr"] | list[str]
+    needs: list[str] = []
+    adopted: bool = True
+    description: str = ""
+
+    @property
+    def stages(self) -> tuple[str, ...]:
+        if isinstance(self.stage, list):
+            return tuple(self.stage)
+        return schema.STAGES if self.stage == "all" else (self.stage,)
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A rule file and the measures it reads."""
+
+    file: SqlFile
+    header: RuleHeader
+    measures: tuple[Measure, ...]
+
+    @property
+    def name(self) -> str:
+        return self.file.name
+
+
+def load_rules(catalog: Catalog, stage: str | None = None, *, adopted_only: bool = True) -> list[Rule]:
+    """The rules of a project (for a stage) in name order. Raises UserError with every problem of a file."""
+    skip = catalog.project.file.skip_rules
+    found = []
+    for name, path in catalog.project.paths("rules", ".sql").items():
+        file = load_sql(path, RuleHeader)
+        wrong = set(file.header.stages) - set(schema.STAGES)
+        if wrong:
+            raise UserError(f"there is no stage '{sorted(wrong)[0]}'", f"use {', '.join(schema.STAGES)}",
+                            where=shown(path), key="stage")  # fmt: skip
+        if (stage is None or stage in file.header.stages) and not (adopted_only and (not file.header.adopted
+                                                                                     or name in skip)):  # fmt: skip
+            found.append(Rule(file, file.header, tuple(named(need) for need in file.header.needs)))
+    return found
+
+
+def verdict_fingerprint(catalog: Catalog, rule: Rule) -> str:
+    """Identity of a rule's verdicts: its text, the rows of its stages, the measures it reads."""
+    rows = {name: manifest.fingerprint for name, (_, manifest) in catalog.sources().items()
+            if manifest.stage in rule.header.stages}  # fmt: skip
+    return fingerprint([rule.file.text, rows, [measure_fingerprint(catalog, item) for item in rule.measures]])
+
+
+def judge(catalog: Catalog, rule: Rule) -> Path:
+    """The file of a rule's verdicts, made where it is missing: row_id, source, rule, reason, in row_id order. Measures
+    first what the rule reads. Raises UserError with file and line for a query that fails."""
+    digest = verdict_fingerprint(catalog, rule)
+    target = catalog.folder("verdicts", rule.name, digest[:16])
+    if catalog.manifest(target) is None:
+        for measure in rule.measures:
+            ensure(catalog, measure)
+        selects = []
+        connection = catalog.session()
+        try:
+            where = shown(rule.file.path)
+            for stage in rule.header.stages:
+                if catalog.sources(stage):
+                    body = signals_view(catalog, stage, list(rule.measures)) or f"SELECT * FROM rows_{stage}"
+                    connection.execute(f"CREATE OR REPLACE TEMP VIEW signals AS {body}")
+                    text = single_select(connection, rule.file.text, where)
+                    _check_columns(connection, text, where)
+                    connection.execute(f"CREATE TEMP TABLE found_{stage} AS SELECT row_id, reason FROM ({text})")
+                    selects.append(f"SELECT row_id, reason FROM found_{stage}")
+            _publish(catalog, connection, target, rule.name, digest, " UNION ALL ".join(selects))
+        except duckdb.Error as error:
+            raise sql_error(error, rule.file.text, shown(rule.file.path)) from error
+        finally:
+            connection.close()
+        _forget(target)
+    return target / "part-00000.parquet"
+
+
+def _check_columns(connection: duckdb.DuckDBPyConnection, text: str, where: str) -> None:
+    names = [row[0] for row in connection.execute(f"DESCRIBE {text}").fetchall()]
+    missing = {"row_id", "reason"} - set(names)
+    if missing:
+        raise UserError(f"the query returns no column {' and no '.join(sorted(missing))}", "return row_id and reason",
+                        where=where)  # fmt: skip
+
+
+def _publish(catalog: Catalog, connection: duckdb.DuckDBPyConnection, target: Path, name: str, digest: str,
+             select: str) -> None:  # fmt: skip
+    query = empty_relation(schema.VERDICTS)
+    if select:
+        query = (f"SELECT DISTINCT found.row_id, rows.source, '{name}' AS rule, found.reason::VARCHAR AS reason "
+                 f"FROM ({select}) AS found JOIN rows ON found.row_id = rows.row_id")  # fmt: skip
+    with catalog.publishing(target) as draft:
+        part = write_parquet(draft.folder / "part-00000.parquet", query, connection=connection,
+                             order_by="row_id, reason")  # fmt: skip
+        draft.manifest = Manifest(kind="verdicts", name=name, fingerprint=digest, parts=[part])
+
+
+def _forget(target: Path) -> None:
+    """Remove a rule's earlier verdicts: only the newest say why a row is left out now."""
+    import shutil
+
+    for folder in target.parent.glob("*"):
+        if folder != target:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def judge_held_out(catalog: Catalog) -> Path:
+    """Verdicts on every row, of any source, whose prompt a source holds out for evaluation."""
+    digest = fingerprint(["held out", {name: item.fingerprint for name, (_, item) in catalog.sources().items()}])
+    target = catalog.folder("verdicts", HELD_OUT, digest[:16])
+    if catalog.manifest(target) is None:
+        connection = catalog.session()
+        try:
+            select = ("SELECT row_id, 'its prompt is held out for evaluation by ' || holder AS reason FROM rows JOIN "
+                      "(SELECT prompt_hash, min(source) AS holder FROM rows WHERE held_out GROUP BY prompt_hash) "
+                      "USING (prompt_hash)")  # fmt: skip
+            _publish(catalog, connection, target, HELD_OUT, digest, select)
+        finally:
+            connection.close()
+        _forget(target)
+    return target / "part-00000.parquet"
+
+
+def verdict_files(catalog: Catalog, stage: str) -> dict[str, Path]:
+    """The verdicts of every adopted rule of a stage by rule name, `held_out` included; judged where missing."""
+    files = {rule.name: judge(catalog, rule) for rule in load_rules(catalog, stage)}
+    return files | {HELD_OUT: judge_held_out(catalog)}
+
+
+def bind_kept(connection: duckdb.DuckDBPyConnection, catalog: Catalog, stage: str, measures: list[Measure],
+              files: dict[str, Path]) -> None:  # fmt: skip
+    """Create `verdicts`, and `kept`: the rows of a stage without a verdict, with the columns of `measures`, and with
+    `tokens` and `trained_tokens` (null where no measure has them)."""
+    connection.execute(f"CREATE TEMP TABLE verdicts AS SELECT * FROM {parquet_list(list(files.values()))}")
+    connection.execute("CREATE TEMP TABLE refused AS SELECT DISTINCT row_id FROM verdicts")
+    body = signals_view(catalog, stage, measures) or f"SELECT * FROM rows_{stage}"
+    have = {name for measure in measures for name in measure.columns.names}
+    extra = "".join(f", NULL::INTEGER AS {name}" for name in ("tokens", "trained_tokens") if name not in have)
+    connection.execute(f"CREATE TEMP VIEW kept AS SELECT s.*{extra} FROM ({body}) AS s "
+                       "WHERE row_id NOT IN (SELECT row_id FROM refused)")  # fmt: skip
+
+
+def effects(catalog: Catalog) -> list[dict[str, Any]]:
+    """What each rule removes: per rule and source, rows caught, rows caught by it alone, an example of the reason; not
+    adopted rules too, whose rows stay."""
+    adopted = {rule.name: judge(catalog, rule) for rule in load_rules(catalog)} | {HELD_OUT: judge_held_out(catalog)}
+    others = {rule.name: judge(catalog, rule) for rule in load_rules(catalog, adopted_only=False)
+              if rule.name not in adopted}  # fmt: skip
+    connection = catalog.session()
+    try:
+        files = [*adopted.values(), *others.values()]
+        names = ", ".join(f"'{name}'" for name in adopted)
+        rows = connection.execute(
+            f"WITH v AS (SELECT DISTINCT row_id, source, rule FROM {parquet_list(files)}), "
+            f"alone AS (SELECT row_id FROM v WHERE rule IN ({names}) GROUP BY row_id HAVING count(*) = 1), "
+            f"why AS (SELECT rule, source, min(reason) AS example FROM {parquet_list(files)} GROUP BY ALL) "
+            "SELECT v.rule, v.source, count(*) AS caught, count(alone.row_id) AS alone, any_value(example) AS example "
+            "FROM v LEFT JOIN alone USING (row_id) JOIN why ON why.rule = v.rule AND why.source = v.source "
+            "GROUP BY v.rule, v.source ORDER BY v.rule, v.source"
+        ).fetchall()
+    finally:
+        connection.close()
+    found = [{"rule": rule, "source": source, "adopted": rule in adopted, "caught": caught, "alone": alone,
+              "example": example} for rule, source, caught, alone, example in rows]  # fmt: skip
+    silent = sorted(set(adopted) | set(others) - {item["rule"] for item in found})
+    return found + [{"rule": name, "source": None, "adopted": name in adopted, "caught": 0, "alone": 0, "example": None}
+                    for name in silent if name not in {item["rule"] for item in found}]  # fmt: skip
