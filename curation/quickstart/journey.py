@@ -31,7 +31,7 @@ JOURNEY = (
         "Rows: three sources, each record kept with its file and line",
         ("add", "data/skills.jsonl", "--stage", "midtrain"),
     ),
-    Step("One broken record is a counted reject, not a crash", ("add", "data/addition.jsonl")),
+    Step("One broken record is a counted reject, not a crash", ("add", "addition")),
     Step("", ("add", "data/reversal.jsonl")),
     Step("Signals beside the rows", ("measure",)),
     Step("Rules: what each would leave out, and why", ("rules",)),
