@@ -6,6 +6,7 @@ the shipped ones.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -19,6 +20,7 @@ from curation.errors import Problem, UserError, did_you_mean
 from curation.registry import validation_problems
 
 PROJECT_FILE = "kedge.yaml"
+SMALL_JOB_BYTES = 8 << 20
 SHIPPED = Path(__file__).resolve().parent.parent / "catalogs"
 Lines = dict[tuple[str | int, ...], int]
 Model = TypeVar("Model", bound=BaseModel)
@@ -176,6 +178,15 @@ class Project:
                 f"there is no '{name}' in catalogs/{kind}/", f"{did_you_mean(stem, known)} (see: kedge show {kind})"
             )
         return known[stem]
+
+    def workers(self, given: int | None, num_bytes: int) -> int:
+        """Worker processes for a job over `num_bytes` of input: those given, else one where starting more would cost
+        more than it saves, else those of kedge.yaml or one per core."""
+        if given is not None:
+            return given
+        if num_bytes < SMALL_JOB_BYTES:
+            return 1
+        return self.file.workers or os.cpu_count() or 1
 
     def relative(self, path: Path) -> str:
         """A path as manifests hold it: relative to the project, with forward slashes; absolute outside of it."""

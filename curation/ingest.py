@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import itertools
 import multiprocessing
-import os
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
@@ -142,7 +141,7 @@ def ingest(catalog: Catalog, name: str, *, verify: bool = False, workers: int | 
                  if not _unchanged(known.get(shown), path, verify)}  # fmt: skip
         work = catalog.temporary(f"rows-{name}")
         try:
-            parsed = dict(_parse(fresh, how, work, workers or catalog.project.file.workers or os.cpu_count() or 1))
+            parsed = dict(_parse(fresh, how, work, catalog.project.workers(workers, _total(fresh))))
             records = _publish_rejects(catalog, name, files, known, parsed)
             _check(name, where, source, records, catalog)
             plan = _plan(target, files, known, parsed)
@@ -154,6 +153,10 @@ def ingest(catalog: Catalog, name: str, *, verify: bool = False, workers: int | 
     ignored = sorted({key for record in records.values() for key in record["ignored"]})
     return IngestReport(name, source.stage, total, sum(record["num_rejects"] for record in records.values()),
                         len(files), len(fresh), written, ignored)  # fmt: skip
+
+
+def _total(files: dict[str, Path]) -> int:
+    return sum(path.stat().st_size for path in files.values() if path.is_file())
 
 
 def _known_files(catalog: Catalog, target: Path, parser: str) -> dict[str, dict[str, Any]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -69,11 +68,11 @@ def ensure(catalog: Catalog, measure: Measure, sources: list[str] | None = None,
         if isinstance(measure, JoinMeasure):
             _join(catalog, measure)
         else:
-            _measure(catalog, measure, missing, workers or catalog.project.file.workers or os.cpu_count() or 1)
+            _measure(catalog, measure, missing, workers)
     return missing
 
 
-def _measure(catalog: Catalog, measure: PartMeasure, sources: list[str], workers: int) -> None:
+def _measure(catalog: Catalog, measure: PartMeasure, sources: list[str], workers: int | None) -> None:
     drafts = catalog.temporary("signals")
     jobs, targets = [], {}
     for source in sources:
@@ -86,7 +85,8 @@ def _measure(catalog: Catalog, measure: PartMeasure, sources: list[str], workers
                                     rows.stage or ""))  # fmt: skip
     try:
         with progress(f"measuring {measure.plugin_name()}", len(jobs)) as advance:
-            run_parts(measure, jobs, workers, advance)
+            size = sum(job.rows.stat().st_size for job in jobs)
+            run_parts(measure, jobs, catalog.project.workers(workers, 4 * size), advance)
     finally:
         shutil.rmtree(drafts, ignore_errors=True)
     for folder, rows in targets.values():

@@ -37,7 +37,8 @@ class Anatomy(PartMeasure):
     xxh3-64 of the ids as little-endian int32; last_stop: index of the last trained token if it is a stop id (a
     newline after it does not count); think_open, think_close: first token of the first open and of the last close
     mark; answer_start..answer_end: the last trained span after the thought, without its stop, end exclusive;
-    mask_starts and mask_lengths: runs of trained tokens. A row on which the template raises has 0 tokens and render_error."""
+    mask_starts and mask_lengths: runs of trained tokens. A row on which the template raises has 0 tokens and
+    render_error."""
 
     version: ClassVar[int] = 1
     stages: ClassVar[tuple[str, ...]] = ("midtrain", "sft")

@@ -115,7 +115,7 @@ class Rendering:
         special = {name: str(value) for name, value in self.tokenizer.hf.special_tokens_map.items()}
         rendered: list[str]
         indices: list[list[list[int]]]
-        rendered, indices = render_jinja_template(  # type: ignore[assignment]
+        rendered, indices = render_jinja_template(  # type: ignore[assignment, str-unpack]
             conversations=[messages], tools=orjson.loads(tools) if tools else None, chat_template=self.template.text,
             return_assistant_tokens_mask=marks, add_generation_prompt=prompt, **(special | self.kwargs),
         )  # fmt: skip

@@ -4,4 +4,4 @@ tokenizer: tiny
 template: chatml
 rendering: trl_assistant
 --- */
-SELECT * FROM take_rows('skills', 18_000, seed := 1)
+SELECT * FROM take_rows('skills', 16_000, seed := 1)
