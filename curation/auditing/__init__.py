@@ -1,0 +1,1 @@
+"""The launch audit: what the trainer will do to every token, before it does it."""

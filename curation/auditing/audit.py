@@ -1,0 +1,206 @@
+"""An audit: rows in training order, their anatomy, a mirror -> fates, checks and a verdict."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import shutil
+import tempfile
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from packaging.requirements import SpecifierSet
+
+from curation import registry
+from curation.auditing.checks import Check, Judged, by_source, run_checks
+from curation.auditing.mirrors import Mirror
+from curation.catalog import Catalog, Manifest, Part, write_parquet
+from curation.config import Project
+from curation.engine import PartJob, measure_part
+from curation.errors import UserError, did_you_mean
+from curation.fingerprint import fingerprint, hash_file
+from curation.measures.anatomy import Anatomy, anatomy_for
+
+AUDIT_VERSION = 1
+
+
+@dataclass
+class Audit:
+    """The result of an audit. `subject` is what was audited; `key` covers everything that can change the outcome;
+    `folder` is where it is published (None for a bare file)."""
+
+    subject: str
+    key: str
+    mirror: str
+    options: dict[str, Any]
+    max_length: int | None
+    num_rows: int
+    num_bins: int | None
+    checks: list[Check]
+    sources: list[dict[str, Any]]
+    details: dict[str, Any] = field(default_factory=dict)
+    folder: Path | None = None
+
+    @property
+    def passed(self) -> bool:
+        """Whether no check fails that is not waived."""
+        return not any(check.level == "error" and not check.waived for check in self.checks)
+
+    @property
+    def verdict(self) -> str:
+        """One line: passed or failed, and the first reason."""
+        failed = [check for check in self.checks if check.level == "error" and not check.waived]
+        warned = sum(check.level == "warn" for check in self.checks)
+        waived = sum(bool(check.waived) for check in self.checks)
+        more = (f", {warned} warnings" if warned else "") + (f", {waived} waived" if waived else "")
+        if failed:
+            return f"FAILED: {failed[0].message}" + (f" (and {len(failed) - 1} more)" if len(failed) > 1 else "") + more
+        return f"PASSED: {self.num_rows:,} rows{more}"
+
+    def as_json(self) -> dict[str, Any]:
+        """Everything a report shows."""
+        return {"subject": self.subject, "key": self.key, "verdict": self.verdict, "passed": self.passed,
+                "mirror": self.mirror, "options": self.options, "max_length": self.max_length,
+                "num_rows": self.num_rows, "num_bins": self.num_bins, "sources": self.sources,
+                "checks": [asdict(check) for check in self.checks], "details": self.details}  # fmt: skip
+
+
+def mirror_for(trainer: str, options: dict[str, Any], where: str = "") -> Mirror:
+    """The mirror of a trainer under its options. Raises UserError for a trainer without a mirror, for dead options, and
+    where the installed trainer lies outside the mirrored versions."""
+    known = registry.entries("mirrors")
+    if trainer not in known:
+        raise UserError(f"there is no mirror of the trainer '{trainer}'", f"{did_you_mean(trainer, known)}; write "
+                        f"curation/auditing/mirrors/{trainer}.py", where=where, key="trainer.name")  # fmt: skip
+    cls = registry.load("mirrors", trainer)
+    assert issubclass(cls, Mirror)
+    for name in options:
+        if name in cls.dead_options:
+            raise UserError("this option is dead: the trainer dropped it", f"use {cls.dead_options[name]}",
+                            where=where, key=f"trainer.{name}")  # fmt: skip
+    installed = installed_version(cls.package)
+    if installed is not None and installed not in SpecifierSet(cls.versions):
+        what = f"{cls.package} {installed} is installed, the mirror knows {cls.versions}"
+        step = f"install a mirrored version, or write a mirror for {installed} in curation/auditing/mirrors/"
+        raise UserError(what, step, where=where)
+    wanted = {name: value for name, value in options.items() if name in cls.model_fields}
+    made = registry.make("mirrors", trainer, wanted, where=where)
+    assert isinstance(made, Mirror)
+    return made
+
+
+def installed_version(package: str) -> str | None:
+    """The installed version of a distribution, None where it is absent."""
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def filled_columns(parts: list[Path]) -> list[str]:
+    """Payload columns that hold something in the first part (`text`, `messages`, ...)."""
+    names = [name for name in ("text", "messages") if name in pq.read_schema(parts[0]).names]
+    table = pq.read_table(parts[0], columns=names)
+    return [name for name in names if table[name].null_count < table.num_rows]
+
+
+def audit_rows(subject: str, parts: list[Path], anatomy: pa.Table, mirror: Mirror, key: str) -> tuple[Audit, pa.Table]:
+    """Judge rows in training order (all of `parts`) by their anatomy; returns the audit and the fates, one row each
+    with position, row_id, source, epoch, fate, lengths, ids_hash and bin."""
+    names = pq.read_schema(parts[0]).names
+    wanted = [name for name in ("row_id", "source", "epoch") if name in names]
+    rows = pa.concat_tables([pq.read_table(part, columns=wanted) for part in parts])
+    fates = mirror.fates(anatomy)
+    judged = Judged.of(rows["source"], anatomy, fates)
+    limit = getattr(mirror, "max_length", None)
+    checks = run_checks(judged, limit, mirror.refuses(anatomy))
+    count = rows.num_rows
+    epoch = rows["epoch"] if "epoch" in wanted else pa.array([0] * count, pa.int32())
+    ids = rows["row_id"] if pa.types.is_string(rows["row_id"].type) else pa.array(
+        [value.hex if hasattr(value, "hex") else str(value) for value in rows["row_id"].to_pylist()])  # fmt: skip
+    table = pa.table({
+        "position": pa.array(range(count), pa.int64()), "row_id": ids, "source": rows["source"], "epoch": epoch,
+        "fate": fates["fate"], "tokens": anatomy["tokens"], "kept_tokens": fates["kept_tokens"],
+        "trained_tokens": anatomy["trained_tokens"], "kept_trained_tokens": fates["kept_trained_tokens"],
+        "ids_hash": anatomy["ids_hash"], "bin": fates["bin"],
+    })  # fmt: skip
+    packed = bool(getattr(mirror, "packing", False))
+    num_bins = len(set(fates["bin"].to_pylist()) - {-1}) if packed else None
+    audit = Audit(subject, key, mirror.plugin_name(), mirror.model_dump(mode="json"), limit, count, num_bins, checks,
+                  by_source(judged))  # fmt: skip
+    audit.details["length_histogram"] = histogram(judged)
+    return audit, table
+
+
+def histogram(rows: Judged, buckets: int = 40) -> dict[str, Any]:
+    """Rows per length bucket and source: edges (tokens, ascending) and counts."""
+    import numpy as np
+
+    top = max(1, int(rows.tokens.max(initial=1)))
+    edges = np.unique(np.linspace(0, top + 1, buckets + 1).astype(int))
+    names = sorted(set(rows.source))
+    counts = {name: np.histogram(rows.tokens[rows.source == name], edges)[0].tolist() for name in names}
+    return {"edges": edges.tolist(), "counts": counts}
+
+
+def measured(catalog: Catalog, anatomy: Anatomy, parts: list[Path], stage: str, label: str) -> pa.Table:
+    """The anatomy of a frozen mixture's parts, measured once and kept beside the signals of sources."""
+    folder = catalog.folder("signals", "anatomy", anatomy.fingerprint()[:16], label)
+    targets = [folder / part.name for part in parts]
+    if catalog.manifest(folder) is None:
+        drafts = catalog.temporary("anatomy")
+        try:
+            for part, target in zip(parts, targets, strict=True):
+                if not target.exists():
+                    measure_part(anatomy, PartJob(part, target, drafts / target.name, stage))
+        finally:
+            shutil.rmtree(drafts, ignore_errors=True)
+        made = [Part(name=path.name, num_rows=pq.read_metadata(path).num_rows, num_bytes=path.stat().st_size,
+                     hash=hash_file(path)) for path in targets]  # fmt: skip
+        manifest = Manifest(kind="signals", name="anatomy", fingerprint=anatomy.fingerprint(), stage=stage, parts=made,
+                            inputs={"source": label})  # fmt: skip
+        catalog.replace_manifest(folder, manifest, {})
+    return pa.concat_tables([pq.read_table(target) for target in targets])
+
+
+def audit_key(mirror: Mirror, anatomy: Anatomy, data: str) -> str:
+    """Covers everything that can change the outcome: data, tokenizer, template, kwargs, rendering path, transformers,
+    the mirror and its options, and the installed version of the trainer."""
+    return fingerprint([AUDIT_VERSION, data, anatomy.identity(), mirror.identity(), installed_version(mirror.package)])
+
+
+def audit_file(path: Path, tokenizer: str, max_length: int, *, project: Project | None = None,
+               assistant_only: bool = False) -> tuple[Audit, pa.Table]:  # fmt: skip
+    """Audit a bare dataset under TRL SFT's defaults, without any project. The template is the tokenizer's own where it
+    has one, else ChatML."""
+    from curation.ingest import read_bare
+    from curation.rendering import load_tokenizer
+
+    mirror = mirror_for("trl_sft", {"max_length": max_length, "assistant_only_loss": assistant_only})
+    with tempfile.TemporaryDirectory() as folder:
+        stage, parts = read_bare(path, Path(folder))
+        if stage not in Anatomy.stages:
+            raise UserError(f"holds {stage} rows, which TRL SFT does not train on", "audit a midtrain or sft dataset",
+                            where=str(path))  # fmt: skip
+        own = load_tokenizer(project, tokenizer).hf.chat_template is not None
+        rendering = mirror.rendering_path(stage, filled_columns(parts))
+        anatomy = anatomy_for(project, tokenizer, "tokenizer" if own else "chatml", rendering, {})
+        tables = []
+        for part in parts:
+            table = pq.read_table(part, columns=list(anatomy.reads(stage)))
+            tables.append(anatomy.measure(table, stage))
+        data = fingerprint([hash_file(part) for part in parts])
+        return audit_rows(path.name, parts, pa.concat_tables(tables), mirror, audit_key(mirror, anatomy, data))
+
+
+def write(audit: Audit, fates: pa.Table, folder: Path) -> Part:
+    """Write fates.parquet, audit.json and report.html into a folder; returns the part of the fates."""
+    from curation.reports.audit import page
+
+    part = write_parquet(folder / "fates.parquet", fates)
+    (folder / "audit.json").write_text(json.dumps(audit.as_json(), indent=1, sort_keys=True, ensure_ascii=False))
+    (folder / "report.html").write_text(page(audit))
+    return part

@@ -1,0 +1,205 @@
+"""The checks of an audit: figures over fates and anatomy, each with a level and what to do next.
+
+Ids are those of the audit's specification: A for rows and cuts, R for rendering, V for mirror and configuration.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+
+Level = Literal["ok", "warn", "error"]
+
+
+@dataclass
+class Check:
+    """One check. `value` is what a waiver is bound to (larger is worse), `threshold` where an error begins."""
+
+    id: str
+    name: str
+    level: Level
+    value: float
+    threshold: float
+    message: str
+    next: str = ""
+    waived: str = ""
+
+
+def level(value: float, warn: float, error: float) -> Level:
+    """`error` above `error`, `warn` above `warn`."""
+    return "error" if value > error else "warn" if value > warn else "ok"
+
+
+@dataclass(frozen=True)
+class Judged:
+    """Columns of all rows in training order as arrays of length N, and the sources' names."""
+
+    source: np.ndarray
+    fate: np.ndarray
+    tokens: np.ndarray
+    kept: np.ndarray
+    trained: np.ndarray
+    kept_trained: np.ndarray
+    last_stop: np.ndarray
+    think_open: np.ndarray
+    think_close: np.ndarray
+    answer_start: np.ndarray
+    answer_end: np.ndarray
+    errors: np.ndarray
+
+    @classmethod
+    def of(cls, source: pa.ChunkedArray, anatomy: pa.Table, fates: pa.Table) -> Judged:
+        """From the tables that the anatomy measure and a mirror return."""
+
+        def column(table: pa.Table, name: str) -> np.ndarray:
+            return table[name].to_numpy()
+
+        names = np.array(source.to_pylist(), dtype=object)
+        return cls(names, column(fates, "fate"), column(anatomy, "tokens"), column(fates, "kept_tokens"),
+                   column(anatomy, "trained_tokens"), column(fates, "kept_trained_tokens"),
+                   column(anatomy, "last_stop"), column(anatomy, "think_open"), column(anatomy, "think_close"), column(anatomy, "answer_start"),
+                   column(anatomy, "answer_end"),
+                   anatomy["render_error"].is_valid().to_numpy())  # fmt: skip
+
+    @property
+    def present(self) -> np.ndarray:
+        return self.fate != "dropped"
+
+    @property
+    def has_stop(self) -> np.ndarray:
+        return self.last_stop >= 0
+
+    @property
+    def keeps_stop(self) -> np.ndarray:
+        return self.has_stop & (self.last_stop < self.kept)
+
+    @property
+    def closes(self) -> np.ndarray:
+        return self.think_close >= 0
+
+    @property
+    def keeps_close(self) -> np.ndarray:
+        return self.closes & (self.think_close < self.kept)
+
+    @property
+    def has_answer(self) -> np.ndarray:
+        return self.answer_end > self.answer_start
+
+    @property
+    def keeps_answer(self) -> np.ndarray:
+        return self.has_answer & (self.answer_end <= self.kept)
+
+
+def by_source(rows: Judged) -> list[dict[str, Any]]:
+    """Per source and over `all`: counts before and after, in rows and tokens."""
+    found = []
+    for name in [*sorted(set(rows.source)), "all"]:
+        of = np.ones(len(rows.source), bool) if name == "all" else rows.source == name
+        found.append({
+            "source": name, "rows": int(of.sum()),
+            "rows_whole": int((of & (rows.fate == "whole")).sum()),
+            "rows_cut": int((of & (rows.fate == "cut")).sum()),
+            "rows_dropped": int((of & (rows.fate == "dropped")).sum()),
+            "rows_overlong": int((of & (rows.tokens > rows.kept) & ~rows.errors).sum()),
+            "tokens": int(rows.tokens[of].sum()), "kept_tokens": int(rows.kept[of].sum()),
+            "trained_tokens": int(rows.trained[of].sum()), "kept_trained_tokens": int(rows.kept_trained[of].sum()),
+            "stops_before": int((of & rows.has_stop).sum()), "stops_after": int((of & rows.keeps_stop).sum()),
+            "think_closed_before": int((of & rows.closes).sum()),
+            "think_closed_after": int((of & rows.keeps_close).sum()),
+            "answers_before": int((of & rows.has_answer).sum()),
+            "answers_kept": int((of & rows.keeps_answer).sum()),
+            "longest": int(rows.tokens[of].max(initial=0)),
+        })  # fmt: skip
+    return found
+
+
+def _worst(strata: list[dict[str, Any]], share: Any) -> tuple[float, str]:
+    """The largest share over the sources, and where."""
+    values = [(share(item), str(item["source"])) for item in strata]
+    return max(values, default=(0.0, ""))
+
+
+def _lost(before: str, after: str) -> Any:
+    return lambda item: 1 - item[after] / item[before] if item[before] else 0.0
+
+
+def run_checks(rows: Judged, limit: int | None, refusals: list[str]) -> list[Check]:
+    """Every check in the order of their ids."""
+    strata = [item for item in by_source(rows) if item["source"] != "all"]
+    return [*_cut_checks(strata, rows, limit), *_signal_checks(strata, rows, limit), _refusals(refusals)]
+
+
+def _longer(rows: Judged, share: float = 0.99) -> str:
+    """The smallest length that keeps a share of the answers, as advice."""
+    wanted = rows.answer_end[rows.has_answer]
+    if not len(wanted):
+        return "raise max_length"
+    length = int(np.quantile(wanted, share, method="higher")) + 1
+    return f"max_length {length:,} keeps {share:.0%} of the answers; or leave the long rows out by a rule"
+
+
+def _cut_checks(strata: list[dict[str, Any]], rows: Judged, limit: int | None) -> Iterator[Check]:
+    advice = _longer(rows)
+    value, where = _worst(strata, lambda item: item["rows_overlong"] / item["rows"])
+    yield Check("A1", "overlong rows", level(value, 0.01, 0.05), value, 0.05,
+                f"{value:.1%} of the rows of '{where}' are longer than {limit}" if value else "no row is too long",
+                advice if value else "")  # fmt: skip
+    value, where = _worst(strata, _lost("stops_before", "stops_after"))
+    yield Check("A2", "stop kept", level(value, 0.0, 0.01), value, 0.01,
+                f"{value:.1%} of the rows of '{where}' lose the token that ends the answer" if value else
+                "every row keeps the token that ends its answer", advice if value else "")  # fmt: skip
+    value, where = _worst(strata, lambda item: 1 - item["stops_before"] / item["rows"])
+    yield Check("A3", "stop trained", level(value, 0.0, 0.01), value, 0.01,
+                f"in {value:.1%} of the rows of '{where}' the last trained token is no stop"
+                if value else "the last trained token of every row is a stop",
+                "train the end-of-turn token (inside the generation tags), and make it the eos" if value else "")  # fmt: skip
+    value, where = _worst(strata, _lost("think_closed_before", "think_closed_after"))
+    yield Check("A5", "think closed", level(value, 0.0, 0.01), value, 0.01,
+                f"{value:.1%} of the reasoning rows of '{where}' never see the end of their reasoning" if value else
+                "every thought that closes still closes", advice if value else "")  # fmt: skip
+    value = int(((rows.think_open >= 0) & ~rows.closes).sum()) / max(1, len(rows.source))
+    yield Check("A6", "source format", level(value, 0.0, 0.01), value, 0.01,
+                f"{value:.1%} of all rows open a thought and never close it" if value else "no thought is left open",
+                "leave them out: kedge rules unclosed_think" if value else "")  # fmt: skip
+
+
+def _signal_checks(strata: list[dict[str, Any]], rows: Judged, limit: int | None) -> Iterator[Check]:
+    advice = _longer(rows)
+    value, where = _worst(strata, _lost("trained_tokens", "kept_trained_tokens"))
+    yield Check("A7", "trained tokens lost", level(value, 0.02, 0.10), value, 0.10,
+                f"{value:.1%} of the trained tokens of '{where}' are lost" if value else "no trained token is lost",
+                advice if value > 0.02 else "")  # fmt: skip
+    silent = int((rows.present & (rows.kept_trained == 0)).sum())
+    dropped = int((rows.fate == "dropped").sum()) / max(1, len(rows.source))
+    grade: Level = "error" if silent else level(dropped, 0.001, 0.05)
+    seen = max(silent / max(1, len(rows.source)), dropped)
+    yield Check("A8", "nothing to train", grade, seen, 0.0 if silent else 0.05,
+                f"{silent:,} rows stay with nothing to train, {dropped:.1%} are dropped" if silent or dropped else
+                "every row has something to train", advice if silent or dropped else "")  # fmt: skip
+    value, worst = _reweighting(strata)
+    yield Check("A10", "mixture re-weighted", "error" if value > 0.05 or worst[0] > 0.20 else
+                level(max(value, worst[0] / 10), 0.02, 1.0), max(value, worst[0] / 4), 0.05,
+                f"the sources' shares of trained tokens move by {value:.3f} (total variation); '{worst[1]}' loses "
+                f"{worst[0]:.1%}" if value else "the sources keep their shares",
+                "re-balance by the takes, or raise max_length" if value > 0.02 or worst[0] > 0.2 else "")  # fmt: skip
+
+
+def _reweighting(strata: list[dict[str, Any]]) -> tuple[float, tuple[float, str]]:
+    """Total variation of the sources' shares of trained tokens before and after, and the largest relative loss."""
+    before = np.array([item["trained_tokens"] for item in strata], float)
+    after = np.array([item["kept_trained_tokens"] for item in strata], float)
+    if not before.sum() or not after.sum():
+        return (0.0 if not before.sum() else 1.0), (0.0, "")
+    p, q = before / before.sum(), after / after.sum()
+    losses = [(max(0.0, 1 - b / a) if a else 0.0, str(item["source"])) for a, b, item in zip(p, q, strata, strict=True)]
+    return float(np.abs(p - q).sum() / 2), max(losses)
+
+
+def _refusals(refusals: list[str]) -> Check:
+    return Check("R0", "the trainer would start", "error" if refusals else "ok", float(len(refusals)), 0.0,
+                 "; ".join(refusals) or "the template renders every row and every row has trained tokens",
+                 "leave those rows out by a rule, or mend the template" if refusals else "")  # fmt: skip

@@ -1,0 +1,105 @@
+"""The audit's report: terminal, HTML, and the rows that lose most with the cut shown in their text."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from curation.console import out, table
+from curation.reports.page import PALETTE, figure, render, svg
+
+if TYPE_CHECKING:
+    from markupsafe import Markup
+
+    from curation.auditing.audit import Audit
+    from curation.measures.anatomy import Anatomy
+
+NUM_WORST = 20
+SHOWN_CHARS = 1_500
+
+
+def worst_rows(
+    parts: list[Path], fates: pa.Table, anatomy: pa.Table, measure: Anatomy, stage: str
+) -> list[dict[str, Any]]:
+    """The rows that lose the most trained tokens, longest loss first: identity and text in pieces, each `context`,
+    `trained` or `lost`."""
+    lost = fates["trained_tokens"].to_numpy() - fates["kept_trained_tokens"].to_numpy()
+    order = [int(index) for index in np.argsort(-lost, kind="stable")[:NUM_WORST] if lost[index] > 0]
+    if not order:
+        return []
+    columns = [name for name in measure.reads(stage) if name in pq.read_schema(parts[0]).names]
+    rows = pa.concat_tables([pq.read_table(part, columns=columns) for part in parts]).take(order).to_pylist()
+    found = []
+    for index, rendered in zip(order, measure.rendering.render_many(rows, stage), strict=True):
+        fate = {name: fates[name][index].as_py() for name in ("row_id", "source", "fate", "tokens", "kept_tokens")}
+        found.append(fate | {"lost": int(lost[index]), "pieces": _pieces(rendered, fate["kept_tokens"])})
+    return found
+
+
+def _pieces(rendered: Any, kept: int) -> list[tuple[str, str]]:
+    """(style, text) runs of a rendered row around its cut."""
+    styles = np.where(np.arange(len(rendered.ids)) >= kept, 2, np.where(rendered.mask, 1, 0))
+    edges = [0, *(np.flatnonzero(np.diff(styles)) + 1).tolist(), len(styles)]
+    pieces = []
+    for first, last in itertools.pairwise(edges):
+        text = rendered.text[rendered.offsets[first][0] : rendered.offsets[last - 1][1]]
+        if len(text) > SHOWN_CHARS:
+            text = text[: SHOWN_CHARS // 2] + " [...] " + text[-SHOWN_CHARS // 2 :]
+        pieces.append((("context", "trained", "lost")[styles[first]], text))
+    return pieces
+
+
+def page(audit: Audit) -> str:
+    """The report as one self-contained HTML page."""
+    return render("audit.html.j2", {"title": f"Launch audit: {audit.subject}", "audit": audit,
+                                    "histogram": _histogram(audit)})  # fmt: skip
+
+
+def _histogram(audit: Audit) -> Markup:
+    drawing = figure(9, 3.2)
+    axes = drawing.subplots()
+    edges = np.array(audit.details["length_histogram"]["edges"])
+    bottom = np.zeros(len(edges) - 1)
+    shades = [PALETTE[name] for name in ("calm", "good", "warn", "grey", "bad")]
+    for index, (name, counts) in enumerate(audit.details["length_histogram"]["counts"].items()):
+        values = np.array(counts)
+        axes.bar(edges[:-1], values, np.diff(edges), bottom=bottom, align="edge", label=name,
+                 color=shades[index % len(shades)], linewidth=0)  # fmt: skip
+        bottom += values
+    if audit.max_length is not None:
+        axes.axvline(audit.max_length, color=PALETTE["bad"], linestyle="--")
+        axes.annotate(f"max_length {audit.max_length:,}", (audit.max_length, axes.get_ylim()[1]), xytext=(4, -4),
+                      textcoords="offset points", va="top", color=PALETTE["bad"])  # fmt: skip
+    axes.set_xlabel("tokens of a row before any cut")
+    axes.set_ylabel("rows")
+    axes.legend(frameon=False, fontsize=8)
+    return svg(drawing)
+
+
+def print_audit(audit: Audit) -> None:
+    """The verdict line, what each source keeps, and the checks that are not fine."""
+    out.print(audit.verdict, style="green" if audit.passed else "red", markup=False)
+    columns = ["source", "rows", "whole", "cut", "dropped", "trained tokens kept", "</think> kept", "answers kept"]
+    table(f"{audit.subject} at max_length {audit.max_length}", columns, [
+        [item["source"], item["rows"], item["rows_whole"], item["rows_cut"], item["rows_dropped"],
+         _of(item["kept_trained_tokens"], item["trained_tokens"]),
+         _of(item["think_closed_after"], item["think_closed_before"]),
+         _of(item["answers_kept"], item["answers_before"])]
+        for item in audit.sources])  # fmt: skip
+    for check in audit.checks:
+        if check.level != "ok":
+            state = f"waived: {check.waived}" if check.waived else check.level
+            out.print(f"{check.id} {state}: {check.message}" + (f"; {check.next}" if check.next else ""), markup=False)
+    if audit.num_bins is not None:
+        kept = sum(item["kept_tokens"] for item in audit.sources if item["source"] == "all")
+        filled = kept / max(1, audit.num_bins * (audit.max_length or 1))
+        out.print(f"{audit.num_bins:,} packed sequences, {filled:.1%} filled")
+
+
+def _of(after: int, before: int) -> str:
+    return "-" if not before else f"{after:,} of {before:,} ({after / before:.1%})"
