@@ -69,18 +69,17 @@ class Audit:
 
 
 def mirror_for(trainer: str, options: dict[str, Any], where: str = "") -> Mirror:
-    """The mirror of a trainer under its options. Raises UserError for a trainer without a mirror, for dead options, and
-    where the installed trainer lies outside the mirrored versions."""
+    """The mirror of a trainer under its options. Raises UserError for a trainer without a mirror, for options that are
+    dead, unknown or touch rows unmirrored, and where the installed trainer lies outside the mirrored versions."""
     known = registry.entries("mirrors")
     if trainer not in known:
         raise UserError(f"there is no mirror of the trainer '{trainer}'", f"{did_you_mean(trainer, known)}; write "
                         f"curation/auditing/mirrors/{trainer}.py", where=where, key="trainer.name")  # fmt: skip
     cls = registry.load("mirrors", trainer)
     assert issubclass(cls, Mirror)
-    for name in options:
-        if name in cls.dead_options:
-            raise UserError("this option is dead: the trainer dropped it", f"use {cls.dead_options[name]}",
-                            where=where, key=f"trainer.{name}")  # fmt: skip
+    problems = cls.option_problems(options, where)
+    if problems:
+        raise UserError(problems)
     installed = installed_version(cls.package)
     if installed is not None and installed not in SpecifierSet(cls.versions):
         what = f"{cls.package} {installed} is installed, the mirror knows {cls.versions}"

@@ -36,11 +36,13 @@ class Anatomy(PartMeasure):
     tokens T; trained_tokens; prompt_tokens: tokens before the first trained one (T where none is trained); ids_hash:
     xxh3-64 of the ids as little-endian int32; last_stop: index of the last trained token if it is a stop id (a
     newline after it does not count); think_open, think_close: first token of the first open and of the last close
-    mark; answer_start..answer_end: the last trained span after the thought, without its stop, end exclusive;
+    mark, -1 where a thought opens after it and stays open; answer_start..answer_end: the last trained span after the
+    thought (inside the solution marks where a row has them), without its stop, end exclusive, -1 where the row never
+    finishes its thought or its marked solution;
     mask_starts and mask_lengths: runs of trained tokens. A row on which the template raises has 0 tokens and
     render_error."""
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     stages: ClassVar[tuple[str, ...]] = ("midtrain", "sft")
     depends_on: ClassVar[tuple[str, ...]] = ("curation/rendering/render.py",)
     columns: ClassVar[pa.Schema] = pa.schema(
@@ -99,8 +101,9 @@ def describe(rendered: Rendered, stops: tuple[int, ...]) -> dict[str, Any]:
     last_stop = _last_stop(rendered, trained, stops)
     opened, closed, answer_from = _thought(rendered)
     answer_start = answer_end = -1
-    if len(trained):
-        answer_end = last_stop if last_stop >= 0 else int(trained[-1]) + 1
+    solved, solution_ends = _solution(rendered)
+    if len(trained) and solved and not (opened >= 0 and closed < 0):
+        answer_end = solution_ends if solution_ends >= 0 else last_stop if last_stop >= 0 else int(trained[-1]) + 1
         answer_start = max(int(starts[-1]), answer_from)
         if answer_start >= answer_end:
             answer_start = answer_end = -1
@@ -138,11 +141,22 @@ def _thought(rendered: Rendered) -> tuple[int, int, int]:
         first, last = rendered.text.find(open_mark), rendered.text.rfind(close_mark)
         if opened < 0 and first >= 0:
             opened = _token_at(rendered, first)
-        if closed < 0 and last >= 0:
+        # A system prompt may name both marks: a close before the last open closes nothing.
+        if closed < 0 and last > rendered.text.rfind(open_mark):
             closed = _token_at(rendered, last)
             end = last + len(close_mark)
             after = _token_at(rendered, end + len(re.match(r"\s*", rendered.text[end:]).group()))  # type: ignore[union-attr]
     return opened, closed, after
+
+
+def _solution(rendered: Rendered) -> tuple[bool, int]:
+    """Whether the row finishes its answer as far as marks can tell, and the token after the last marked solution (-1
+    where none is marked)."""
+    for open_mark, close_mark in SOLUTION_MARKS:
+        opened, closed = rendered.text.rfind(open_mark), rendered.text.rfind(close_mark)
+        if opened >= 0 or closed >= 0:
+            return closed > opened, _token_at(rendered, closed + len(close_mark) - 1) + 1 if closed >= 0 else -1
+    return True, -1
 
 
 def _token_at(rendered: Rendered, character: int) -> int:

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from bisect import bisect_left, insort
 from collections import defaultdict, deque
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
+from pydantic import Field
 
 from curation.auditing.mirrors import FATES, Mirror
 
@@ -31,7 +32,18 @@ class TRLSFT(Mirror):
         "no_cuda": "use_cpu", "overwrite_output_dir": "nothing (kedge decides)", "dataset_batch_size": "nothing",
     }  # fmt: skip
 
-    max_length: int | None = 1024
+    only_at: ClassVar[dict[str, tuple[Any, ...]]] = {
+        "packing_strategy": ("bfd",), "truncation_mode": ("keep_start",), "shuffle_dataset": (False,),
+        "padding_free": (False,), "completion_only_loss": (None, False), "dataset_kwargs": (None, {}),
+        "dataset_text_field": ("text",), "dataset_num_proc": (None, 1), "chat_template_path": (None,),
+        "eos_token": (None,),
+    }  # fmt: skip
+    option_files: ClassVar[tuple[tuple[str, str], ...]] = (
+        ("trl", "trainer/sft_config.py"), ("trl", "trainer/base_config.py"), ("transformers", "training_args.py"),
+    )  # fmt: skip
+    own_options: ClassVar[frozenset[str]] = frozenset({"dtype", "lora"})
+
+    max_length: int | None = Field(default=1024, ge=1)
     packing: bool = False
     packing_strategy: Literal["bfd"] = "bfd"
     assistant_only_loss: bool = False
