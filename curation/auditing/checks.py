@@ -61,8 +61,8 @@ class Judged:
         names = np.array(source.to_pylist(), dtype=object)
         return cls(names, column(fates, "fate"), column(anatomy, "tokens"), column(fates, "kept_tokens"),
                    column(anatomy, "trained_tokens"), column(fates, "kept_trained_tokens"),
-                   column(anatomy, "last_stop"), column(anatomy, "think_open"), column(anatomy, "think_close"), column(anatomy, "answer_start"),
-                   column(anatomy, "answer_end"),
+                   column(anatomy, "last_stop"), column(anatomy, "think_open"), column(anatomy, "think_close"),
+                   column(anatomy, "answer_start"), column(anatomy, "answer_end"),
                    anatomy["render_error"].is_valid().to_numpy())  # fmt: skip
 
     @property
