@@ -177,6 +177,7 @@ def audit_file(path: Path, tokenizer: str, max_length: int, *, project: Project 
     has one, else ChatML."""
     from curation.ingest import read_bare
     from curation.rendering import load_tokenizer
+    from curation.reports.audit import worst_rows
 
     mirror = mirror_for("trl_sft", {"max_length": max_length, "assistant_only_loss": assistant_only})
     with tempfile.TemporaryDirectory() as folder:
@@ -192,7 +193,10 @@ def audit_file(path: Path, tokenizer: str, max_length: int, *, project: Project 
             table = pq.read_table(part, columns=list(anatomy.reads(stage)))
             tables.append(anatomy.measure(table, stage))
         data = fingerprint([hash_file(part) for part in parts])
-        return audit_rows(path.name, parts, pa.concat_tables(tables), mirror, audit_key(mirror, anatomy, data))
+        table = pa.concat_tables(tables)
+        audit, fates = audit_rows(path.name, parts, table, mirror, audit_key(mirror, anatomy, data))
+        audit.details["worst"] = worst_rows(parts, fates, table, anatomy, stage)
+        return audit, fates
 
 
 def write(audit: Audit, fates: pa.Table, folder: Path) -> Part:

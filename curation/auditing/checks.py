@@ -59,10 +59,10 @@ class Judged:
             return table[name].to_numpy()
 
         names = np.array(source.to_pylist(), dtype=object)
+        anatomies = ("last_stop", "think_open", "think_close", "answer_start", "answer_end")
         return cls(names, column(fates, "fate"), column(anatomy, "tokens"), column(fates, "kept_tokens"),
                    column(anatomy, "trained_tokens"), column(fates, "kept_trained_tokens"),
-                   column(anatomy, "last_stop"), column(anatomy, "think_open"), column(anatomy, "think_close"),
-                   column(anatomy, "answer_start"), column(anatomy, "answer_end"),
+                   *(column(anatomy, name) for name in anatomies),
                    anatomy["render_error"].is_valid().to_numpy())  # fmt: skip
 
     @property
@@ -134,12 +134,13 @@ def run_checks(rows: Judged, limit: int | None, refusals: list[str]) -> list[Che
 
 
 def _longer(rows: Judged, share: float = 0.99) -> str:
-    """The smallest length that keeps a share of the answers, as advice."""
-    wanted = rows.answer_end[rows.has_answer]
-    if not len(wanted):
+    """The smallest length at which a share of the rows, and of the reasoning rows, of every source stays whole, as
+    advice: the length under which A1, A2 and A5 pass."""
+    groups = [(rows.source == name) & of for name in set(rows.source) for of in (~rows.errors, rows.closes)]
+    lengths = [np.quantile(rows.tokens[group], share, method="higher") for group in groups if group.any()]
+    if not lengths:
         return "raise max_length"
-    length = int(np.quantile(wanted, share, method="higher")) + 1
-    return f"max_length {length:,} keeps {share:.0%} of the answers; or leave the long rows out by a rule"
+    return f"max_length {int(max(lengths)):,} keeps {share:.0%} of every source whole; or leave the long rows out by a rule"
 
 
 def _cut_checks(strata: list[dict[str, Any]], rows: Judged, limit: int | None) -> Iterator[Check]:
@@ -156,7 +157,8 @@ def _cut_checks(strata: list[dict[str, Any]], rows: Judged, limit: int | None) -
     yield Check("A3", "stop trained", level(value, 0.0, 0.01), value, 0.01,
                 f"in {value:.1%} of the rows of '{where}' the last trained token is no stop"
                 if value else "the last trained token of every row is a stop",
-                "train the end-of-turn token (inside the generation tags), and make it the eos" if value else "")  # fmt: skip
+                "train the end-of-turn token (inside the generation tags), and make it the eos"
+                if value else "")  # fmt: skip
     value, where = _worst(strata, _lost("think_closed_before", "think_closed_after"))
     yield Check("A5", "think closed", level(value, 0.0, 0.01), value, 0.01,
                 f"{value:.1%} of the reasoning rows of '{where}' never see the end of their reasoning" if value else

@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 from pydantic import Field
 
 from curation.auditing.mirrors import FATES, Mirror
+from curation.errors import UserError
 
 PACKED_TOGETHER = 1_000  # rows of one `datasets.map` batch
 
@@ -53,6 +54,9 @@ class TRLSFT(Mirror):
 
     def rendering_path(self, stage: str, columns: list[str]) -> str:
         if "text" in columns:
+            if self.assistant_only_loss:
+                raise UserError("TRL refuses assistant_only_loss on rows of plain text", "train text on all tokens: "
+                                "assistant_only_loss: false", key="trainer.assistant_only_loss")  # fmt: skip
             return "text"
         return "trl_assistant" if self.assistant_only_loss else "whole"
 
