@@ -59,11 +59,20 @@ class Judged:
             return table[name].to_numpy()
 
         names = np.array(source.to_pylist(), dtype=object)
-        anatomies = ("last_stop", "think_open", "think_close", "answer_start", "answer_end")
-        return cls(names, column(fates, "fate"), column(anatomy, "tokens"), column(fates, "kept_tokens"),
-                   column(anatomy, "trained_tokens"), column(fates, "kept_trained_tokens"),
-                   *(column(anatomy, name) for name in anatomies),
-                   anatomy["render_error"].is_valid().to_numpy())  # fmt: skip
+        return cls(
+            source=names,
+            fate=column(fates, "fate"),
+            tokens=column(anatomy, "tokens"),
+            kept=column(fates, "kept_tokens"),
+            trained=column(anatomy, "trained_tokens"),
+            kept_trained=column(fates, "kept_trained_tokens"),
+            last_stop=column(anatomy, "last_stop"),
+            think_open=column(anatomy, "think_open"),
+            think_close=column(anatomy, "think_close"),
+            answer_start=column(anatomy, "answer_start"),
+            answer_end=column(anatomy, "answer_end"),
+            errors=anatomy["render_error"].is_valid().to_numpy(),
+        )
 
     @property
     def present(self) -> np.ndarray:
@@ -140,7 +149,9 @@ def _longer(rows: Judged, share: float = 0.99) -> str:
     lengths = [np.quantile(rows.tokens[group], share, method="higher") for group in groups if group.any()]
     if not lengths:
         return "raise max_length"
-    return f"max_length {int(max(lengths)):,} keeps {share:.0%} of every source whole; or leave the long rows out by a rule"
+    longest = int(max(lengths))
+    return f"max_length {longest:,} keeps {share:.0%} of every source whole; or leave the long rows out by a rule"
+    return f"max_length {length:,} keeps {share:.0%} of every source whole; or leave the long rows out by a rule"
 
 
 def _cut_checks(strata: list[dict[str, Any]], rows: Judged, limit: int | None) -> Iterator[Check]:
