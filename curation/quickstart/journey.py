@@ -45,8 +45,6 @@ JOURNEY = (
     Step("SFT on addition alone", ("train", "sft")),
     Step("LightEval on every checkpoint", ("eval", "mid")),
     Step("", ("eval", "sft")),
-    Step("Drift: addition came and stayed, reversal was forgotten, and it is called so", ("drift", "mid")),
-    Step("", ("drift", "sft"), EXIT_FAILED),
 )
 NEXT = (
     "kedge mix show sft",
