@@ -26,7 +26,7 @@ tokenizer: qwen2.5
 template: tokenizer
 rendering: whole
 --- */
-SELECT row_id FROM rows_sft
+SELECT row_id FROM kept
 """
 
 

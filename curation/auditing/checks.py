@@ -151,7 +151,6 @@ def _longer(rows: Judged, share: float = 0.99) -> str:
         return "raise max_length"
     longest = int(max(lengths))
     return f"max_length {longest:,} keeps {share:.0%} of every source whole; or leave the long rows out by a rule"
-    return f"max_length {length:,} keeps {share:.0%} of every source whole; or leave the long rows out by a rule"
 
 
 def _cut_checks(strata: list[dict[str, Any]], rows: Judged, limit: int | None) -> Iterator[Check]:
