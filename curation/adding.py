@@ -33,6 +33,8 @@ def add(reference: str, name: str | None, stage: str | None, held_out: float | N
     path = Path(reference).absolute()
     name = name or re.sub(r"[^a-z0-9_]+", "_", Path(reference.rstrip("/")).name.split(".")[0].lower()).strip("_")
     target = project.catalogs / "sources" / f"{name}.yaml"
+    if stage is None and held_out is None and _reads(project, target, path):
+        return ingest(catalog, name), catalog
     spec = source_spec(project, reference, path, stage, held_out)
     text = HEADER.format(name=name) + yaml.safe_dump(spec, sort_keys=False, allow_unicode=True)
     if target.exists():
@@ -42,6 +44,14 @@ def add(reference: str, name: str | None, stage: str | None, held_out: float | N
     else:
         write_atomically(target, text.encode())
     return ingest(catalog, name), catalog
+
+
+def _reads(project: Project, target: Path, path: Path) -> bool:
+    """Whether the source file `target` exists and reads just this path: the same source, named by its path."""
+    if not target.is_file():
+        return False
+    content = yaml.safe_load(target.read_text())
+    return isinstance(content, dict) and content.get("path") in (project.relative(path), str(path))
 
 
 def source_spec(

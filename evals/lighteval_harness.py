@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 import time
@@ -18,6 +17,7 @@ from pydantic import Field
 
 from curation.catalog import write_parquet
 from curation.errors import InstrumentError, UserError
+from curation.launching import model_environment
 from evals import Harness, Job, Request, RequestSet, Response
 from evals.lighteval_tasks import JOB_VARIABLE, task_name
 
@@ -68,7 +68,7 @@ class LightEvalHarness(Harness):
         }  # fmt: skip
         if self.device == "cpu":
             settings["CUDA_VISIBLE_DEVICES"] = ""
-        return os.environ | settings
+        return model_environment(settings)
 
     def _write_job(self, job: Job, work: Path) -> Path:
         sets = []

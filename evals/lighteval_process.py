@@ -1,26 +1,24 @@
 """The process in which LightEval runs: `python -m evals.lighteval_process JOB.json`.
 
 A process of its own because importing LightEval turns gradients off, its metrics use SIGALRM, and the weights leave
-memory with it. Imports nothing of kedge beyond the custom tasks.
+memory with it. Imports little of kedge beyond the custom tasks.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import sys
-import threading
-import time
 import types
 from pathlib import Path
 from typing import Any
 
+from curation.launching import die_with_command
 from evals import lighteval_tasks
 
 
 def main(path: Path) -> None:
     """Answer everything in the job file; details land in `details/` below the working directory."""
-    _end_with_parent()
+    die_with_command()
     job = json.loads(path.read_text())
     # LightEval's registry imports every built-in task, and this one downloads a file at import.
     stub = types.ModuleType("lighteval.tasks.tasks.tiny_benchmarks")
@@ -61,18 +59,6 @@ def main(path: Path) -> None:
     )
     pipeline.evaluate()
     pipeline.save_and_push_results()
-
-
-def _end_with_parent() -> None:
-    """Leave when the parent is gone: a killed `kedge eval` must not keep the machine busy."""
-    parent = os.getppid()
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(0.5)
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
 
 
 def prepare_model(job: dict[str, Any], folder: Path) -> None:

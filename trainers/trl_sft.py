@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Literal
 from pydantic import ConfigDict, Field, model_validator
 
 from curation.errors import did_you_mean
+from curation.launching import model_environment
 from trainers import Launch, Trainer
 
 RESERVED = (
@@ -76,7 +77,7 @@ class TRLSFT(Trainer):
     def launch(self, launch: Launch) -> int:
         with launch.log.open("ab") as log:
             process = subprocess.Popen(self.command(launch), stdout=log, stderr=subprocess.STDOUT,
-                                       stdin=subprocess.DEVNULL)  # fmt: skip
+                                       stdin=subprocess.DEVNULL, env=model_environment())  # fmt: skip
             try:
                 return process.wait()
             finally:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from curation.errors import EXIT_INSTRUMENT
+from curation.launching import die_with_command
 
 SHOWN = 5
 
@@ -18,6 +19,7 @@ SHOWN = 5
 def main(job_path: str) -> int:
     """Run one job file. Exit code 4 where TRL's rows are not those of the audit."""
     job: dict[str, Any] = json.loads(Path(job_path).read_text())
+    die_with_command()
     os.environ.update(HF_HUB_OFFLINE="1", TOKENIZERS_PARALLELISM="false")
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer

@@ -38,7 +38,7 @@ JOURNEY = (
     Step("Mixtures from SQL: first look, then freeze", ("mix", "show", "sft")),
     Step("", ("mix", "build", "mid")),
     Step("", ("mix", "build", "sft")),
-    Step("An audit that must fail: 40 tokens cut </think> and the answer", ("audit", "sft_short"), EXIT_FAILED),
+    Step("An audit that must fail: 28 tokens cut </think> and the answer", ("audit", "sft_short"), EXIT_FAILED),
     Step("The same audits at a length that fits", ("audit", "mid")),
     Step("Mid-training on both skills", ("train", "mid")),
     Step("", ("audit", "sft")),

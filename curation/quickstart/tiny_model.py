@@ -19,7 +19,7 @@ def make_tokenizer(folder: Path, texts: Iterable[str], *, vocabulary: int = 320,
     core = Tokenizer(models.BPE(unk_token=None, byte_fallback=False))
     byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=not by_character)
     if by_character:
-        words = pre_tokenizers.Split(Regex(r"[a-z]{3,}(?= )|[\s\S]"), "isolated")
+        words = pre_tokenizers.Split(Regex(r"[a-z]{3,}(?=[ \n])|[\s\S]"), "isolated")
         core.pre_tokenizer = pre_tokenizers.Sequence([words, byte_level])
     else:
         core.pre_tokenizer = byte_level
