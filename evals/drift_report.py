@@ -51,11 +51,12 @@ def publish(catalog: Catalog, report: DriftReport, to: Path | None) -> Path:
     """Write HTML, Markdown and JSON to `lake/drift/RUN/FINGERPRINT/` (and copies to the folder `to`); returns the
     folder. Equal numbers give equal bytes."""
     value = as_json(report)
-    digest = fingerprint(json.loads(json.dumps(value, default=str)))
+    html = page(report)
+    digest = fingerprint({"report": json.loads(json.dumps(value, default=str)), "page": html})
     folder = catalog.folder("drift", report.run, digest[:16])
     if catalog.manifest(folder) is None:
         with catalog.publishing(folder) as draft:
-            (draft.folder / "report.html").write_text(page(report))
+            (draft.folder / "report.html").write_text(html)
             (draft.folder / "report.md").write_text(markdown(report))
             (draft.folder / "drift.json").write_text(json.dumps(value, indent=1, sort_keys=True, default=str) + "\n")
             draft.manifest = Manifest(
@@ -94,7 +95,7 @@ def context_lines(report: DriftReport) -> list[str]:
     lines = []
     for item in report.context:
         change = {None: "template unknown before or after", True: "TEMPLATE CHANGED", False: "same template as before"}
-        line = f"{item['checkpoint']} (from {item['parent'] or 'unknown'}): {item['mixture']}; "
+        line = f"{item['checkpoint']} (from {item['parent'] or 'unknown'}): {_short(item['mixture'])}; "
         line += change[item["template_changed"]]
         for waiver in item["waivers"]:
             line += f"; waived {waiver['check']} at {waiver['value']:.4g}: {waiver['reason']}"
@@ -106,6 +107,12 @@ def context_lines(report: DriftReport) -> list[str]:
             line + (f"; share of trained tokens (parent → mixture → kept): {', '.join(moved)}" if moved else "")
         )
     return lines
+
+
+def _short(mixture: str) -> str:
+    """`NAME@FINGERPRINT` with twelve characters of the fingerprint."""
+    name, mark, digest = mixture.partition("@")
+    return name + mark + digest[:12]
 
 
 def _share(share: float | None) -> str:

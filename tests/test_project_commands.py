@@ -135,6 +135,31 @@ def test_the_quickstart_can_be_walked_again_and_does_nothing_twice(quickstart: P
     assert sorted((quickstart / "lake" / "runs").rglob("*.safetensors")) == weights
 
 
+def test_the_trained_skill_rises_and_the_skill_left_out_regresses(inside: Path, kedge):
+    code, out, _ = kedge("drift", "mid", "--json")
+    assert code == 0
+    first = {item["benchmark"]: item for item in json.loads(out)["comparisons"] if item["against"] == "start"}
+    assert first["addition"]["score_a"] < 0.05 and first["addition"]["score_b"] > 0.5
+    code, out, _ = kedge("drift", "sft", "--json")
+    report = json.loads(out)
+    last = {item["benchmark"]: item for item in report["comparisons"] if item["b"] == report["last"]
+            and item["against"] == "start"}  # fmt: skip
+    assert code == 1
+    assert (last["reversal"]["verdict"], last["reversal"]["direction"]) == ("FAIL", "regressed")
+    assert last["addition"]["verdict"] == "PASS"
+
+
+def test_the_drift_report_is_three_files_and_the_same_bytes_again(inside: Path, kedge, tmp_path: Path):
+    for name in ("a", "b"):
+        assert kedge("drift", "sft", "--to", tmp_path / name)[0] == 1
+    for name in ("report.html", "report.md", "drift.json"):
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+    page = (tmp_path / "a" / "report.html").read_text()
+    for expected in ("Right before, lost now", "Probes, never gated", "share of trained tokens", "same template"):
+        assert expected in page
+    assert "| reversal |" in (tmp_path / "a" / "report.md").read_text()
+
+
 def test_both_skills_are_scored_for_every_checkpoint(inside: Path, kedge):
     _, out, _ = kedge("sql", "SELECT benchmark, avg(score) AS score, count(*) AS n FROM scores GROUP BY ALL", "--json")
     assert {row["benchmark"] for row in json.loads(out)} == {"addition", "reversal"}

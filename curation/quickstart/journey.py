@@ -45,12 +45,15 @@ JOURNEY = (
     Step("SFT on addition alone", ("train", "sft")),
     Step("LightEval on every checkpoint", ("eval", "mid")),
     Step("", ("eval", "sft")),
+    Step("Drift: mid-training taught both skills", ("drift", "mid")),
+    Step("Drift: SFT on one skill lost the other, and the report says so", ("drift", "sft"), EXIT_FAILED),
 )
 NEXT = (
     "kedge mix show sft",
     "kedge sql \"SELECT source, count(*) AS num_rows FROM rows GROUP BY source\"",
     "kedge why ROW_ID                 (a row_id from: kedge sql \"SELECT row_id FROM rows LIMIT 1\")",
     "kedge audit sft_short --to report",
+    "kedge drift sft --to report",
     "add a take of 'reversal' to catalogs/mixtures/sft.sql, then: kedge mix build sft, audit sft, train sft",
 )  # fmt: skip
 
