@@ -91,12 +91,13 @@ def _defines_plugin(path: Path, kind: str) -> bool:
     return any(f"({base})" in text for base in bases)
 
 
-def load(kind: str, name: str) -> type[Plugin]:
+def load(kind: str, name: str, *, where: str = "") -> type[Plugin]:
     """The class of a plug-in. Raises UserError for an unknown name ("did you mean") or one that cannot be imported,
     naming its distribution."""
     known = entries(kind)
     if name not in known:
-        raise UserError(f"there is no {kind.removesuffix('s')} '{name}'", did_you_mean(name, known), key=kind)
+        what = f"there is no {kind.removesuffix('s')} '{name}'"
+        raise UserError(what, did_you_mean(name, known), where=where, key=kind)
     entry = known[name]
     try:
         if entry.entry_point is not None:
@@ -116,7 +117,7 @@ def load(kind: str, name: str) -> type[Plugin]:
 
 def make(kind: str, name: str, config: Mapping[str, Any] | None = None, *, where: str = "") -> Plugin:
     """An instance with its configuration checked; every wrong option is reported at once."""
-    cls = load(kind, name)
+    cls = load(kind, name, where=where)
     try:
         return cls(**dict(config or {}))
     except ValidationError as error:

@@ -68,7 +68,8 @@ def _job(catalog: Catalog, run: Run, trainer: Trainer, folder: Path, digest: str
     return {
         "project": str(catalog.project.root), "model": str(base or start.folder(catalog)),
         "adapter": str(start.folder(catalog)) if base is not None else None,
-        "tokenizer": subject.anatomy.tokenizer, "template": template, "dtype": options.dtype, "lora": options.lora,
+        "tokenizer": subject.anatomy.tokenizer, "template": template, "path": subject.anatomy.path,
+        "kwargs": subject.anatomy.kwargs, "stage": subject.mixture.stage, "dtype": options.dtype, "lora": options.lora,
         "config": options.config(), "output": str(weights), "trust_remote_code": run.file.trust_remote_code,
         "parts": [str(part) for part in subject.mixture.train], "fates": str((audit or folder) / "fates.parquet"),
         "resume": None if last is None else str(weights / f"checkpoint-{last}"),

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -41,7 +42,7 @@ def main(job_path: str) -> int:
     args = SFTConfig(output_dir=job["output"], report_to="none", disable_tqdm=True, save_strategy="steps", **config)
     trainer = SFTTrainer(model=model, args=args, train_dataset=dataset(job), processing_class=tokenizer,
                          peft_config=_lora(job["lora"]), callbacks=_callbacks(job))  # fmt: skip
-    problems = differences(trainer.train_dataset, job, tokenizer)
+    problems = differences(trainer.train_dataset, job)
     if problems:
         Path(job["failure"]).write_text("\n".join(problems))
         return EXIT_INSTRUMENT
@@ -61,53 +62,89 @@ def dataset(job: dict[str, Any]) -> Any:
     """The frozen rows as TRL takes them: `messages` (and `tools`) or `text`."""
     import datasets
 
-    def rows() -> Iterator[dict[str, Any]]:
-        import pyarrow.parquet as pq
+    from curation.rendering import template_messages
 
-        from curation.rendering import template_messages
+    def taken() -> Iterator[dict[str, Any]]:
+        for row in _rows(job):
+            if row.get("messages") is None:
+                yield {"text": row["text"]}
+            else:
+                tools = {"tools": row["tools"]} if row.get("tools") else {}
+                kwargs = {"chat_template_kwargs": job["kwargs"]} if job["kwargs"] else {}
+                yield {"messages": template_messages(row["messages"])} | tools | kwargs
 
-        for part in job["parts"]:
-            for batch in pq.ParquetFile(part).iter_batches(1024):
-                for row in batch.to_pylist():
-                    if row.get("messages") is None:
-                        yield {"text": row["text"]}
-                    else:
-                        tools = {"tools": row["tools"]} if row.get("tools") else {}
-                        yield {"messages": template_messages(row["messages"])} | tools
-
-    return datasets.Dataset.from_list(list(rows()))
+    return datasets.Dataset.from_list(list(taken()))
 
 
-def differences(prepared: Any, job: dict[str, Any], tokenizer: Any) -> list[str]:
-    """What TRL prepared against the audit's fates: rows, lengths, trained tokens, id hashes; empty where all agree."""
-    import numpy as np
+def _rows(job: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """The frozen rows in training order."""
     import pyarrow.parquet as pq
-    import xxhash
 
-    fates = pq.read_table(job["fates"]).to_pylist()
-    wanted = [row for row in fates if row["fate"] != "dropped"]
+    for part in job["parts"]:
+        for batch in pq.ParquetFile(part).iter_batches(1024):
+            yield from batch.to_pylist()
+
+
+Document = tuple[int, int, int]  # tokens, trained tokens, hash of the ids
+
+
+def differences(prepared: Any, job: dict[str, Any]) -> list[str]:
+    """What TRL prepared against the audit: number of rows and, row by row, length, trained tokens and the hash of the
+    ids that are kept; packed rows are compared whatever bin they lie in. Empty where all agree."""
+    import numpy as np
+
     found = []
     for row in _documents(prepared):
-        ids, labels = np.asarray(row["input_ids"], "<i4"), np.asarray(row["labels"])
-        found.append((len(ids), int((labels != -100).sum()), xxhash.xxh3_64_intdigest(ids.tobytes())))
-    if any(row["bin"] >= 0 for row in wanted):  # packed: compare what lies in the bins, whatever their order
-        key = lambda item: (item[0], item[1], item[2])  # noqa: E731
-        expected = sorted(((row["kept_tokens"], row["kept_trained_tokens"], row["ids_hash"]) for row in wanted
-                           if row["fate"] == "whole"), key=key)  # fmt: skip
-        missing = len(expected) - len(set(expected) & set(found)) if len(set(found)) == len(found) else 0
-        problems = [] if len(found) == len(wanted) else [f"TRL packed {len(found)} rows, the audit {len(wanted)}"]
-        return problems + ([f"{missing} whole rows of the audit are not in TRL's bins"] if missing > 0 else [])
+        labels = np.asarray(row["labels"])
+        found.append((len(labels), int((labels != -100).sum()), hash_ids(row["input_ids"])))
+    names, wanted = expected(job)
     if len(found) != len(wanted):
         return [f"TRL prepared {len(found)} rows, the audit {len(wanted)}"]
-    problems = []
-    for position, (seen, row) in enumerate(zip(found, wanted, strict=True)):
-        expected_lengths = (row["kept_tokens"], row["kept_trained_tokens"])
-        if seen[:2] != expected_lengths:
-            problems.append(f"row {row['row_id']} at {position}: TRL has {seen[0]} tokens and trains {seen[1]}, the "
-                            f"audit says {expected_lengths[0]} and {expected_lengths[1]}")  # fmt: skip
-        elif row["fate"] == "whole" and seen[2] != row["ids_hash"]:
-            problems.append(f"row {row['row_id']} at {position}: the token ids differ from the audited ones")
+    if job["config"].get("packing"):
+        lost, new = Counter(wanted) - Counter(found), Counter(found) - Counter(wanted)
+        problems = [f"{_told(item)}: in the audit and in no bin of TRL" for item in sorted(lost)]
+        problems += [f"{_told(item)}: in a bin of TRL and not in the audit" for item in sorted(new)]
+    else:
+        problems = [f"row {name}: TRL has {_told(seen)}, the audit {_told(item)}"
+                    for name, seen, item in zip(names, found, wanted, strict=True) if seen != item]  # fmt: skip
     return problems[:SHOWN] + ([f"and {len(problems) - SHOWN} more"] if len(problems) > SHOWN else [])
+
+
+def _told(item: Document) -> str:
+    return f"{item[0]} tokens, {item[1]} trained, ids {item[2]:016x}"
+
+
+def hash_ids(ids: Any) -> int:
+    """xxh3-64 of token ids as little-endian int32, as the anatomy measures it."""
+    import numpy as np
+    import xxhash
+
+    return xxhash.xxh3_64_intdigest(np.asarray(ids, "<i4").tobytes())
+
+
+def expected(job: dict[str, Any]) -> tuple[list[str], list[Document]]:
+    """Row ids and documents that the audit says the trainer keeps, in order. The anatomy hashes whole rows, so rows
+    that are cut are rendered once more for the hash of what stays."""
+    import pyarrow.parquet as pq
+
+    from curation.fingerprint import hash_bytes
+    from curation.rendering import Rendering, Template, load_tokenizer
+
+    fates = pq.read_table(job["fates"]).to_pylist()
+    text = job["template"]
+    template = None if text is None else Template("audited", text, hash_bytes(text.encode()))
+    rendering = Rendering(load_tokenizer(None, job["tokenizer"]), template, job["path"], job["kwargs"])
+    cut = {row["position"] for row in fates if row["fate"] == "cut"}
+    kept: dict[int, int] = {}
+    if cut:
+        for position, row in enumerate(_rows(job)):
+            if position in cut:
+                ids = rendering.render(row, job["stage"]).ids
+                kept[position] = hash_ids(ids[: fates[position]["kept_tokens"]])
+    wanted = [row for row in fates if row["fate"] != "dropped"]
+    return [row["row_id"] for row in wanted], [
+        (row["kept_tokens"], row["kept_trained_tokens"], kept.get(row["position"], row["ids_hash"])) for row in wanted
+    ]
 
 
 def _documents(prepared: Any) -> Iterator[dict[str, Any]]:
