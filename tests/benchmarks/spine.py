@@ -1,0 +1,136 @@
+"""Ingest, measure and mix synthetic SFT rows, beside the same work done with `datasets` alone.
+
+`python -m tests.benchmarks.spine` takes 1,000,000 rows, `--small` 40,000 (a minute), `--rows N` any number.
+
+kedge reads JSON Lines through its own commands: `add` (parse, validate, identify, hash, held-out share, Parquet),
+`measure` (text statistics, exact duplicates across sources), `mix build` (four rules, takes by weight, training order,
+lineage, held-out split, Parquet). The peer, `datasets` with two processes, does what one would write by hand: load
+JSON and save Parquet; a map that counts characters and words and hashes the content; drop duplicates, interleave by
+weight, shuffle, save Parquet. It keeps no identity, no rejects, no lineage and no reasons, and holds hashes in memory.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from tests.benchmarks.watching import Cost, kedge, watch
+
+SOURCES = {"chat": 0.5, "code": 0.3, "math": 0.2}
+FILES_PER_SOURCE = 4
+DUPLICATES = 0.03
+WORDS = (
+    "the model reads every token once and answers with care before it stops number value function return list "
+    "prove that sum over all terms is even because each pair cancels while index grows by one until end"
+).split()
+MIXTURE = """\
+/* ---
+stage: sft
+--- */
+SELECT * FROM take_weighted(MAP {{'chat': 0.5, 'code': 0.3, 'math': 0.2}}, rows := {rows}, seed := 7)
+"""
+PEER = Path(__file__).with_name("spine_peer.py")
+
+
+def write_rows(folder: Path, rows: int) -> None:
+    """`rows` conversations of 100 to 1,500 characters over three sources of four files each; three in a hundred repeat
+    an earlier row of their source."""
+    folder.mkdir()
+    for source, share in SOURCES.items():
+        rng = random.Random(source)
+        kept: list[str] = []
+        per_file = round(rows * share) // FILES_PER_SOURCE
+        for number in range(FILES_PER_SOURCE):
+            with (folder / f"{source}-{number}.jsonl").open("w") as stream:
+                for index in range(per_file):
+                    if kept and rng.random() < DUPLICATES:
+                        stream.write(rng.choice(kept))
+                        continue
+                    question = " ".join(rng.choices(WORDS, k=rng.randint(6, 30)))
+                    answer = " ".join(rng.choices(WORDS, k=rng.randint(10, 230)))
+                    turns = [{"role": "user", "content": f"{source} {number}-{index}: {question}?"},
+                             {"role": "assistant", "content": answer + "."}]  # fmt: skip
+                    line = json.dumps({"messages": turns, "topic": source}) + "\n"
+                    if index % 50 == 0:
+                        kept.append(line)
+                    stream.write(line)
+
+
+def kedge_costs(root: Path, rows: int) -> dict[str, Cost]:
+    """What each step of kedge takes in a new project."""
+    (root / "catalogs" / "mixtures").mkdir(parents=True)
+    (root / "catalogs" / "sources").mkdir()
+    (root / "kedge.yaml").write_text("tokenizers: {}\n")
+    (root / "catalogs" / "mixtures" / "all.sql").write_text(MIXTURE.format(rows=rows // 2))
+    costs = []
+    for source in SOURCES:
+        text = f"reader: jsonl\npath: data/{source}-*.jsonl\nstage: sft\nshape: messages\nheld_out: 0.01\n"
+        (root / "catalogs" / "sources" / f"{source}.yaml").write_text(text)
+        costs.append(watch(kedge("add", source), root))
+    return {"ingest": _sum(costs), "measure": watch(kedge("measure"), root),
+            "mix": watch(kedge("mix", "build", "all"), root)}  # fmt: skip
+
+
+def _sum(costs: list[Cost]) -> Cost:
+    return Cost(sum(item.seconds for item in costs), sum(item.cpu_seconds for item in costs),
+                max(item.peak_bytes for item in costs))  # fmt: skip
+
+
+def peer_costs(root: Path, rows: int) -> dict[str, Cost]:
+    """What the same steps take with `datasets` alone."""
+    return {step: watch([sys.executable, str(PEER), step, str(rows // 2)], root)
+            for step in ("ingest", "measure", "mix")}  # fmt: skip
+
+
+def main(arguments: list[str] | None = None) -> dict[str, float]:
+    """Run, print the table and the JSON line, and return what the line holds."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--small", action="store_true", help="40,000 rows")
+    parser.add_argument("--rows", type=int, default=1_000_000)
+    options = parser.parse_args(arguments)
+    rows = 40_000 if options.small else options.rows
+    root = Path(tempfile.mkdtemp(prefix="spine-"))
+    try:
+        write_rows(root / "data", rows)
+        peer = peer_costs(root, rows)
+        shutil.rmtree(root / "peer")
+        own = kedge_costs(root, rows)
+    finally:
+        shutil.rmtree(root, ignore_errors=True)
+    return report(rows, own, peer)
+
+
+def report(rows: int, own: dict[str, Cost], peer: dict[str, Cost]) -> dict[str, float]:
+    """Print the table and the JSON line."""
+    table = Table(title=f"{rows:,} rows; datasets in brackets")
+    for name in ("step", "seconds", "rows/s", "rows per CPU-second", "peak MB", "speed against datasets"):
+        table.add_column(name, justify="left" if name == "step" else "right")
+    line: dict[str, float] = {"rows": rows}
+    for step, cost in own.items():
+        other = peer[step]
+        ratio = (rows / cost.cpu_seconds) / (rows / other.cpu_seconds)
+        table.add_row(step, f"{cost.seconds:.1f} ({other.seconds:.1f})",
+                      f"{rows / cost.seconds:,.0f} ({rows / other.seconds:,.0f})",
+                      f"{rows / cost.cpu_seconds:,.0f} ({rows / other.cpu_seconds:,.0f})",
+                      f"{cost.peak_bytes / 1e6:,.0f} ({other.peak_bytes / 1e6:,.0f})",
+                      f"{other.seconds / cost.seconds:.2f}, per CPU-second {ratio:.2f}")  # fmt: skip
+        line |= {f"rows_per_second_{step}": round(rows / cost.seconds, 1),
+                 f"rows_per_cpu_second_{step}": round(rows / cost.cpu_seconds, 1),
+                 f"ratio_to_datasets_{step}": round(ratio, 3)}  # fmt: skip
+    line["peak_memory_bytes"] = max(cost.peak_bytes for cost in own.values())
+    line["peak_memory_bytes_datasets"] = max(cost.peak_bytes for cost in peer.values())
+    Console(width=140).print(table)
+    print(json.dumps(line))
+    return line
+
+
+if __name__ == "__main__":
+    main()
