@@ -27,10 +27,11 @@ from tests.benchmarks.watching import Cost, kedge, watch
 SOURCES = {"chat": 0.5, "code": 0.3, "math": 0.2}
 FILES_PER_SOURCE = 4
 DUPLICATES = 0.03
-WORDS = (
+TEXT = (
     "the model reads every token once and answers with care before it stops number value function return list "
     "prove that sum over all terms is even because each pair cancels while index grows by one until end"
-).split()
+)
+WORDS = TEXT.split()
 MIXTURE = """\
 /* ---
 stage: sft
