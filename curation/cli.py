@@ -5,6 +5,7 @@ A command parses, makes one call, prints and returns an exit code. Errors of the
 
 from __future__ import annotations
 
+import functools
 import os
 import sys
 import traceback
@@ -15,20 +16,20 @@ from typer.exceptions import TyperException
 
 from curation.errors import EXIT_INTERRUPTED, EXIT_UNFORESEEN, EXIT_USER, KedgeError
 
-app = typer.Typer(
-    name="kedge",
-    help="The data desk and the judge for post-training: mixtures from SQL, truncation audits, drift verdicts.",
-    no_args_is_help=True,
-    rich_markup_mode=None,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-)
 
-
+@functools.cache
 def load_commands() -> typer.Typer:
-    """The root app with the commands of every package of the distribution and of outside packages."""
+    """The root app with the commands of every package of the distribution and of outside packages, made once."""
     from curation import commands
 
+    app = typer.Typer(
+        name="kedge",
+        help="The data desk and the judge for post-training: mixtures from SQL, truncation audits, drift verdicts.",
+        no_args_is_help=True,
+        rich_markup_mode=None,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+    )
     commands.register(app)
     for point in sorted(entry_points(group="kedge.commands"), key=lambda item: item.name):
         point.load()(app)

@@ -91,7 +91,7 @@ def load_source(catalog: Catalog, name: str) -> SourceFile:
 def input_files(catalog: Catalog, source: SourceFile, where: str) -> dict[str, Path]:
     """The input files of a source by the name that rows carry, in name order. Raises UserError for a pattern without
     files, and for empty files."""
-    cls = registry.load("sources", source.reader)
+    cls = registry.load("sources", source.reader, where=where)
     found: dict[str, Path] = {}
     problems = []
     for pattern in [source.path] if isinstance(source.path, str) else source.path:
@@ -132,8 +132,8 @@ def ingest(catalog: Catalog, name: str, *, verify: bool = False, workers: int | 
     source = load_source(catalog, name)
     where = catalog.project.relative(catalog.project.path("sources", name, ".yaml"))
     how = source.parsing(name)
-    parser = fingerprint([PARSER_VERSION, registry.load("sources", how.reader).version, vars(how)])
     files = input_files(catalog, source, where)
+    parser = fingerprint([PARSER_VERSION, registry.load("sources", how.reader).version, vars(how)])
     with catalog.writing("rows", name):
         target = catalog.folder("rows", name)
         known = _known_files(catalog, target, parser)

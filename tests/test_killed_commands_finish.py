@@ -25,7 +25,7 @@ def kill_when(root: Path, command: tuple[str, ...], ready: Callable[[], bool]) -
     """Run a command and kill it as soon as `ready`; whether the kill came before its end."""
     process = subprocess.Popen([sys.executable, "-m", "curation.cli", *command], cwd=root,
                                stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)  # fmt: skip
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 300
     while process.poll() is None and not ready() and time.monotonic() < deadline:
         time.sleep(0.001)
     if process.poll() is None:
@@ -107,7 +107,7 @@ def test_a_second_writer_is_told_which_command_writes(project: Path, kedge, monk
     process = subprocess.Popen([sys.executable, "-m", "curation.cli", "add", "one"], cwd=project,
                                stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)  # fmt: skip
     try:
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 300
         while not drafts(project, "rows-one") and time.monotonic() < deadline:
             time.sleep(0.001)
         os.kill(process.pid, signal.SIGSTOP)

@@ -116,7 +116,7 @@ def test_a_trained_run_is_not_trained_again(trained: Path, monkeypatch, kedge):
 def test_a_run_killed_and_started_again_ends_with_the_same_weights(project: Path, trained: Path, kedge):
     command = [sys.executable, "-m", "curation.cli", "train", "plain"]
     process = subprocess.Popen(command, cwd=project, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 400
     while not hashes(project, "plain") and time.monotonic() < deadline:
         time.sleep(0.005)
     children = psutil.Process(process.pid).children(recursive=True)
