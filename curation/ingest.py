@@ -196,7 +196,7 @@ def _parse(fresh: dict[str, Path], how: Parsing, work: Path, workers: int) -> It
 
 def _publish_rejects(catalog: Catalog, name: str, files: dict[str, Path], known: dict[str, dict[str, Any]],
                      parsed: dict[str, Parsed]) -> dict[str, dict[str, Any]]:  # fmt: skip
-    """Put the rejects in place and return one record per file: counts, ignored keys, name of its rejects."""
+    """Put the rejects in place and return one record per file: counts, ignored keys, parts of its rejects."""
     target = catalog.folder("rejects", name)
     target.mkdir(parents=True, exist_ok=True)
     before = catalog.manifest(target)
@@ -206,13 +206,13 @@ def _publish_rejects(catalog: Catalog, name: str, files: dict[str, Path], known:
     for shown in files:
         if shown not in parsed:
             records[shown] = dict(known[shown])
-            parts += [old[records[shown]["rejects"]]] if records[shown]["rejects"] in old else []
+            parts += [old[part] for part in records[shown]["rejects"] if part in old]
             continue
         item = parsed[shown]
-        part = _adopt(item.rejects, target, None) if item.rejects else None
-        parts += [part] if part else []
+        rejected = [_adopt(path, target) for path in item.rejects]
+        parts += rejected
         records[shown] = {"num_rows": item.num_rows, "num_rejects": item.num_rejects, "ignored": item.ignored,
-                          "rejects": part.name if part else None}  # fmt: skip
+                          "rejects": [part.name for part in rejected]}  # fmt: skip
     unique = list({part.name: part for part in parts}.values())
     identity_of = fingerprint([part.hash for part in unique])
     if before is None or before.fingerprint != identity_of:
@@ -221,7 +221,7 @@ def _publish_rejects(catalog: Catalog, name: str, files: dict[str, Path], known:
     return records
 
 
-def _adopt(staged: Path, target: Path, known: Part | None) -> Part:
+def _adopt(staged: Path, target: Path) -> Part:
     """Give a staged file its content name in the target folder."""
     digest = hash_file(staged)
     path = target / f"part-{digest[:16]}.parquet"
@@ -328,7 +328,7 @@ def _publish(catalog: Catalog, target: Path, name: str, source: SourceFile, pars
     target.mkdir(parents=True, exist_ok=True)
     for shown, record in records.items():
         mine = [item for item in plan if item.shown == shown]
-        parts = [item.part or _adopt(item.path, target, None) for item in mine]
+        parts = [item.part or _adopt(item.path, target) for item in mine]
         for item, part in zip(mine, parts, strict=True):
             item.part = part
         path = files[shown]

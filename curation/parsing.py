@@ -20,6 +20,7 @@ from curation.sources import Record, Source
 ROWS_PER_PART = 65_536
 BYTES_PER_PART = 64 << 20
 RECORD_CHARS = 2_000
+REJECTS_PER_PART = 16_384
 
 
 @dataclass(frozen=True)
@@ -37,10 +38,10 @@ class Parsing:
 
 @dataclass
 class Parsed:
-    """What one file gave: staged parts in order, a staged file of rejects if any, counts, ignored keys."""
+    """What one file gave: staged parts of rows and of rejects in order, counts, ignored keys."""
 
     parts: list[Path] = field(default_factory=list)
-    rejects: Path | None = None
+    rejects: list[Path] = field(default_factory=list)
     num_rows: int = 0
     num_rejects: int = 0
     ignored: list[str] = field(default_factory=list)
@@ -62,6 +63,8 @@ def parse_file(path: Path, shown: str, how: Parsing, folder: Path) -> Parsed:
             raw = record.raw or orjson.dumps(record.value, default=str, option=orjson.OPT_NON_STR_KEYS).decode() \
                 if record.raw or _clean(record.value) else repr(record.value)  # fmt: skip
             rejects.append((how.source, shown, record.line, str(error), raw[:RECORD_CHARS]))
+            if len(rejects) >= REJECTS_PER_PART:
+                _flush_rejects(rejects, folder, parsed)
             continue
         ignored |= unused
         for name, values in columns.items():
@@ -73,14 +76,19 @@ def parse_file(path: Path, shown: str, how: Parsing, folder: Path) -> Parsed:
     if columns["row_id"]:
         _flush(columns, how.stage, folder, parsed)
     if rejects:
-        parsed.rejects = folder / "rejects.parquet"
-        columns_of = zip(*rejects, strict=True)
-        arrays = [pa.array(list(column), item.type) for column, item in zip(columns_of, schema.REJECTS, strict=True)]
-        table = pa.Table.from_arrays(arrays, schema=schema.REJECTS)
-        write_parquet(parsed.rejects, table)
-    parsed.num_rejects = len(rejects)
+        _flush_rejects(rejects, folder, parsed)
     parsed.ignored = sorted(ignored)
     return parsed
+
+
+def _flush_rejects(rejects: list[tuple[Any, ...]], folder: Path, parsed: Parsed) -> None:
+    columns = zip(*rejects, strict=True)
+    arrays = [pa.array(list(column), item.type) for column, item in zip(columns, schema.REJECTS, strict=True)]
+    path = folder / f"rejects-{len(parsed.rejects):05d}.parquet"
+    write_parquet(path, pa.Table.from_arrays(arrays, schema=schema.REJECTS))
+    parsed.rejects.append(path)
+    parsed.num_rejects += len(rejects)
+    rejects.clear()
 
 
 def _clean(value: Any) -> bool:

@@ -16,7 +16,8 @@ class CsvTable(Source):
     """One record a row, every value text, empty values absent. `delimiter` defaults to a tab for .tsv, else a comma.
     `line` is the line on which the record ends."""
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
+    depends_on: ClassVar[tuple[str, ...]] = ("curation/sources/jsonl.py",)
     suffixes: ClassVar[tuple[str, ...]] = (".csv", ".tsv", ".csv.gz", ".tsv.gz")
     delimiter: str | None = None
 

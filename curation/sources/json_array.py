@@ -25,7 +25,8 @@ class JsonArray(Source):
     """`[{...}, {...}]`. `line` of a record is its number in the array. What follows a broken record cannot be found
     again and is one reject."""
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
+    depends_on: ClassVar[tuple[str, ...]] = ("curation/sources/jsonl.py",)
     suffixes: ClassVar[tuple[str, ...]] = (".json", ".json.gz", ".json.zst")
     max_record_chars: int = 32 << 20
 

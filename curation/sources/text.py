@@ -14,7 +14,8 @@ class Text(Source):
     """Records with the one field `text`. `document` says what is one: a `line` (the default), a `block` between empty
     lines, or the `file`."""
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
+    depends_on: ClassVar[tuple[str, ...]] = ("curation/sources/jsonl.py",)
     suffixes: ClassVar[tuple[str, ...]] = (".txt", ".txt.gz", ".txt.zst", ".md")
     document: Literal["line", "block", "file"] = "line"
 
