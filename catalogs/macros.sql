@@ -55,7 +55,7 @@ CREATE MACRO take_{{ name }}({{ parameters }}) AS TABLE
                           ROWS UNBOUNDED PRECEDING)
     )
     SELECT ranked.* EXCLUDE (take_requested, take_repeats, take_running, take_total), repeat.epoch::INTEGER AS epoch
-    FROM ranked JOIN (SELECT unnest(range(0, 1000)) AS epoch) AS repeat
+    FROM ranked JOIN (SELECT unnest(range(0, {{ max_epochs }})) AS epoch) AS repeat
       ON repeat.epoch * take_total + take_running <= take_requested
      AND (repeat.epoch = 0 OR take_repeats);
 {% endfor %}

@@ -15,7 +15,7 @@ from curation.errors import GateFailed, Problem, UserError, did_you_mean
 from curation.fingerprint import fingerprint
 from curation.measuring import Measure, ensure, measure_fingerprint, named
 from curation.rules import bind_kept, load_rules, verdict_files, verdict_fingerprint
-from curation.takes import account, create_macros, find_takes, shortfalls
+from curation.takes import account, create_macros, find_takes, hopeless, shortfalls
 
 BUILD_VERSION = 1
 ROWS_PER_PART = 262_144
@@ -112,6 +112,9 @@ def _bind(catalog: Catalog, file: SqlFile, connection: duckdb.DuckDBPyConnection
                                 "the header", where=where, key="tokenizer")  # fmt: skip
     try:
         takes = account(connection, text)
+        problems = [Problem(what, "mend the take", where) for what in hopeless(takes, header.on_shortfall)]
+        if problems:
+            raise UserError(problems)
         _plan(connection, header, text, where)
     except duckdb.Error as error:
         raise sql_error(error, file.text, where) from error
@@ -126,7 +129,7 @@ def _plan(connection: duckdb.DuckDBPyConnection, header: MixtureHeader, text: st
         raise UserError(f"the query returns no column '{missing[0]}'", "return row_id (SELECT * does) and the columns "
                         "of 'order'", where=where)  # fmt: skip
     epoch = "epoch" if "epoch" in columns else "0"
-    order = "".join(f"{name}, " for name in header.order)
+    order = "".join(f'chosen."{name}", ' for name in header.order)
     connection.execute(
         f"CREATE TEMP TABLE chosen AS SELECT row_id, {epoch}::INTEGER AS epoch{_also(header.order)} FROM ({text})"
     )
@@ -152,7 +155,7 @@ def _plan(connection: duckdb.DuckDBPyConnection, header: MixtureHeader, text: st
 
 
 def _also(columns: list[str]) -> str:
-    return "".join(f", {name}" for name in columns)
+    return "".join(f', "{name}"' for name in columns)
 
 
 def _counts(connection: duckdb.DuckDBPyConnection) -> dict[str, Any]:

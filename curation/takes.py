@@ -10,6 +10,7 @@ import jinja2
 
 from curation.config import SHIPPED
 
+MAX_EPOCHS = 1_000
 # name, parameters with defaults, the same as arguments
 TAKES = (
     ("rows", "source, n, seed := 0", "source, n, seed := seed"),
@@ -35,7 +36,7 @@ def create_macros(
             connection.execute("INSERT INTO other_sources VALUES (?, ?)", [name, of])
     connection.execute("SET VARIABLE on_shortfall = ?", [on_shortfall])
     text = (SHIPPED / "macros.sql").read_text()
-    for statement in connection.extract_statements(jinja2.Template(text).render(takes=TAKES)):
+    for statement in connection.extract_statements(jinja2.Template(text).render(takes=TAKES, max_epochs=MAX_EPOCHS)):
         connection.execute(statement.query.replace("CREATE MACRO", "CREATE TEMP MACRO"))
 
 
@@ -88,6 +89,23 @@ def account(connection: duckdb.DuckDBPyConnection, text: str) -> list[dict[str, 
                      "offered": int(offered), "delivered": int(given), "repeats": bool(repeats)}
                     for source, unit, requested, offered, given, repeats in rows]  # fmt: skip
     return records
+
+
+def hopeless(records: list[dict[str, Any]], on_shortfall: str) -> list[str]:
+    """Takes that no header can satisfy, each as what is wrong: a negative amount, nothing to repeat, or more repeats
+    than a take makes."""
+    found = []
+    for item in records:
+        asked = f"{item['take']} asks for {item['requested']:,} {item['unit']} of '{item['source']}'"
+        repeats = item["repeats"] or on_shortfall == "repeat"
+        if item["requested"] < 0:
+            found.append(f"{asked}: less than nothing")
+        elif repeats and item["requested"] > MAX_EPOCHS * item["offered"]:
+            what = (
+                f"{MAX_EPOCHS:,} times the {item['offered']:,} that are kept" if item["offered"] else "and none is kept"
+            )
+            found.append(f"{asked}, more than {what}" if item["offered"] else f"{asked}, {what}")
+    return found
 
 
 def shortfalls(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
