@@ -31,7 +31,7 @@ import tenacity
 from pydantic import BaseModel, ConfigDict
 
 from curation import schema
-from curation.config import Project
+from curation.config import SHIPPED, Project
 from curation.errors import LockHeld, UserError, did_you_mean
 from curation.fingerprint import hash_file
 
@@ -314,10 +314,7 @@ class Catalog:
             if not read_only:
                 holder.parent.mkdir(exist_ok=True)
                 holder.write_text(f"'{command_line()}' (process {os.getpid()})")
-                connection.execute(
-                    "CREATE TABLE IF NOT EXISTS manifests (path VARCHAR PRIMARY KEY, kind VARCHAR, name VARCHAR, "
-                    "fingerprint VARCHAR, stage VARCHAR, num_rows BIGINT, manifest JSON)"
-                )
+                connection.execute((SHIPPED / "schema.sql").read_text())
             yield connection
         finally:
             connection.close()

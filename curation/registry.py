@@ -154,9 +154,17 @@ def validation_problems(
 def _suggest(model: type[BaseModel], location: tuple[str | int, ...]) -> str:
     current: Any = model
     for part in location[:-1]:
-        annotation = current.model_fields[part].annotation if part in getattr(current, "model_fields", {}) else None
-        current = next((arg for arg in (annotation, *getattr(annotation, "__args__", ()))
-                        if isinstance(arg, type) and issubclass(arg, BaseModel)), None)  # fmt: skip
+        if isinstance(part, int):  # an item of a list, whose model was found at the list's own key
+            continue
+        annotation = current.model_fields[part].annotation if part in current.model_fields else None
+        current = _model_in(annotation)
         if current is None:
             return "remove it"
     return did_you_mean(str(location[-1]), current.model_fields)
+
+
+def _model_in(annotation: Any) -> type[BaseModel] | None:
+    """The first model that an annotation names: itself, an item's of a list, a part's of a union."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next((found for arg in getattr(annotation, "__args__", ()) if (found := _model_in(arg))), None)

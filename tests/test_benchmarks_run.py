@@ -3,20 +3,39 @@
 from __future__ import annotations
 
 import json
+import sys
+
+import pytest
 
 from tests.benchmarks import spine
+from tests.benchmarks.watching import watch
 
 
-def test_the_spine_benchmark_ends_with_one_json_object(capsys):
+def test_the_spine_benchmark_prints_a_table_and_ends_with_one_json_object(capsys):
     returned = spine.main(["--rows", "240"])
     out = capsys.readouterr().out
     line = json.loads(out.strip().splitlines()[-1])
-    assert line == returned
+    assert line == returned and line["rows"] == 240
     for step in ("ingest", "measure", "mix"):
-        assert line[f"rows_per_second_{step}"] > 0
-        assert line[f"ratio_to_datasets_{step}"] > 0
-    assert 2e9 > line["peak_memory_bytes"] > 1e7
-    assert "datasets in brackets" in out
+        for figure in ("rows_per_second", "rows_per_cpu_second", "ratio_to_datasets", "peak_memory_bytes"):
+            assert line[f"{figure}_{step}"] > 0
+    assert line["ratio_to_duckdb_ingest"] > 0
+    assert line["peak_memory_bytes"] == max(line[f"peak_memory_bytes_{step}"] for step in ("ingest", "measure", "mix"))
+    assert line["peak_memory_bytes"] > 1e7
+    for name in ("step", "rows/s", "rows per CPU-second", "peak MiB", "ratio to the peer"):
+        assert name in out
+
+
+def test_the_memory_of_children_and_a_peak_between_samples_count(tmp_path):
+    child = "x = b'x' * 80_000_000; import time; time.sleep(0.4)"
+    tree = f"import subprocess, sys; x = b'x' * 60_000_000; subprocess.run([sys.executable, '-c', {child!r}])"
+    assert watch([sys.executable, "-c", tree], tmp_path).peak_bytes > 140e6
+    assert watch([sys.executable, "-c", "x = b'x' * 90_000_000"], tmp_path).peak_bytes > 90e6
+
+
+def test_a_command_that_fails_ends_the_benchmark_with_its_last_lines(tmp_path):
+    with pytest.raises(RuntimeError, match=r"(?s)ended with 3.*too bad"):
+        watch([sys.executable, "-c", "print('too bad'); raise SystemExit(3)"], tmp_path)
 
 
 def test_the_synthetic_rows_are_the_same_every_time_and_hold_duplicates(tmp_path):

@@ -136,3 +136,13 @@ def test_an_unknown_plug_in_and_a_misspelt_option_are_told():
         registry.load("sources", "jsonnl")
     with pytest.raises(UserError, match="unknown key"):
         registry.make("sources", "jsonl", {"colour": "red"})
+
+
+def test_a_misspelt_key_inside_a_list_is_met_with_a_proposal(catalog):
+    from evals.suites import load_suite
+
+    folder = catalog.project.catalogs / "suites"
+    folder.mkdir()
+    (folder / "s.yaml").write_text("benchmarks:\n- name: a\n  marggin: 0.1\n")
+    with pytest.raises(UserError, match=r"s.yaml:3: benchmarks.0.marggin: unknown key; did you mean 'margin'"):
+        load_suite(catalog, "s")

@@ -98,7 +98,7 @@ def test_holm_steps_down_and_stops_at_the_first_that_is_kept():
     assert len(s.holm([])[0]) == 0
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=12))
 def test_a_smaller_p_value_never_gets_a_wider_level_than_a_larger_one(p_values: list[float]):
     adjusted, levels = s.holm(p_values)

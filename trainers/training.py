@@ -93,7 +93,9 @@ def _run(catalog: Catalog, run: Run, trainer: Trainer, folder: Path, job: dict[s
     if job["resume"] is not None:
         say(f"going on from {shown(Path(job['resume']))}")
     stop = threading.Event()
-    watcher = threading.Thread(target=_watch, args=(Path(job["progress"]), run.name, stop), daemon=True)
+    known = job["config"].get("max_steps", -1)
+    total = known if known > 0 else None
+    watcher = threading.Thread(target=_watch, args=(Path(job["progress"]), run.name, total, stop), daemon=True)
     watcher.start()
     try:
         code = trainer.launch(launch)
@@ -109,9 +111,9 @@ def _run(catalog: Catalog, run: Run, trainer: Trainer, folder: Path, job: dict[s
                               f"see {shown(folder / 'process.log')}; the same command goes on")  # fmt: skip
 
 
-def _watch(path: Path, name: str, stop: threading.Event) -> None:
-    """Follow the process's log with a progress bar."""
-    with progress(name, None) as advance:
+def _watch(path: Path, name: str, total: int | None, stop: threading.Event) -> None:
+    """Follow the process's log with a progress bar over its steps."""
+    with progress(name, total) as advance:
         step = 0
         while not stop.wait(0.5):
             if path.is_file():

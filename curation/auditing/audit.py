@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
-import json
 import shutil
-import tempfile
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,12 +15,13 @@ from packaging.requirements import SpecifierSet
 from curation import registry
 from curation.auditing.checks import Check, Judged, by_source, run_checks
 from curation.auditing.mirrors import Mirror
-from curation.catalog import Catalog, Manifest, Part, write_parquet
-from curation.config import Project
-from curation.engine import PartJob, measure_part
+from curation.catalog import Catalog, Manifest, Part
+from curation.console import progress, say
+from curation.engine import PartJob, run_parts
 from curation.errors import UserError, did_you_mean
 from curation.fingerprint import fingerprint, hash_file
-from curation.measures.anatomy import Anatomy, anatomy_for
+from curation.measures.anatomy import Anatomy
+from curation.mixtures import FrozenMixture
 
 AUDIT_VERSION = 1
 
@@ -145,22 +144,27 @@ def histogram(rows: Judged, buckets: int = 40) -> dict[str, Any]:
     return {"edges": edges.tolist(), "counts": counts}
 
 
-def measured(catalog: Catalog, anatomy: Anatomy, parts: list[Path], stage: str, label: str) -> pa.Table:
-    """The anatomy of a frozen mixture's parts, measured once and kept beside the signals of sources."""
+def measured(catalog: Catalog, anatomy: Anatomy, mixture: FrozenMixture) -> pa.Table:
+    """The anatomy of a frozen mixture's rows, measured once, after saying so, and kept beside the signals of sources.
+    An interrupted measuring goes on with the parts that are missing."""
+    label = f"mixture-{mixture.fingerprint[:16]}"
     folder = catalog.folder("signals", "anatomy", anatomy.fingerprint()[:16], label)
-    targets = [folder / part.name for part in parts]
+    targets = [folder / part.name for part in mixture.train]
     if catalog.manifest(folder) is None:
+        say(f"measuring anatomy of the mixture {mixture.name}")
         drafts = catalog.temporary("anatomy")
+        jobs = [PartJob(part, target, drafts / target.name, mixture.stage)
+                for part, target in zip(mixture.train, targets, strict=True) if not target.exists()]  # fmt: skip
         try:
-            for part, target in zip(parts, targets, strict=True):
-                if not target.exists():
-                    measure_part(anatomy, PartJob(part, target, drafts / target.name, stage))
+            with progress("measuring anatomy", len(jobs)) as advance:
+                size = sum(job.rows.stat().st_size for job in jobs)
+                run_parts(anatomy, jobs, catalog.project.workers(None, 4 * size), advance)
         finally:
             shutil.rmtree(drafts, ignore_errors=True)
         made = [Part(name=path.name, num_rows=pq.read_metadata(path).num_rows, num_bytes=path.stat().st_size,
                      hash=hash_file(path)) for path in targets]  # fmt: skip
-        manifest = Manifest(kind="signals", name="anatomy", fingerprint=anatomy.fingerprint(), stage=stage, parts=made,
-                            inputs={"source": label})  # fmt: skip
+        manifest = Manifest(kind="signals", name="anatomy", fingerprint=anatomy.fingerprint(), stage=mixture.stage,
+                            parts=made, inputs={"source": label})  # fmt: skip
         catalog.replace_manifest(folder, manifest, {})
     return pa.concat_tables([pq.read_table(target) for target in targets])
 
@@ -169,41 +173,3 @@ def audit_key(mirror: Mirror, anatomy: Anatomy, data: str) -> str:
     """Covers everything that can change the outcome: data, tokenizer, template, kwargs, rendering path, transformers,
     the mirror and its options, and the installed version of the trainer."""
     return fingerprint([AUDIT_VERSION, data, anatomy.identity(), mirror.identity(), installed_version(mirror.package)])
-
-
-def audit_file(path: Path, tokenizer: str, max_length: int, *, project: Project | None = None,
-               assistant_only: bool = False) -> tuple[Audit, pa.Table]:  # fmt: skip
-    """Audit a bare dataset under TRL SFT's defaults, without any project. The template is the tokenizer's own where it
-    has one, else ChatML."""
-    from curation.ingest import read_bare
-    from curation.rendering import load_tokenizer
-    from curation.reports.audit import worst_rows
-
-    mirror = mirror_for("trl_sft", {"max_length": max_length, "assistant_only_loss": assistant_only})
-    with tempfile.TemporaryDirectory() as folder:
-        stage, parts = read_bare(path, Path(folder))
-        if stage not in Anatomy.stages:
-            raise UserError(f"holds {stage} rows, which TRL SFT does not train on", "audit a midtrain or sft dataset",
-                            where=str(path))  # fmt: skip
-        own = load_tokenizer(project, tokenizer).hf.chat_template is not None
-        rendering = mirror.rendering_path(stage, filled_columns(parts))
-        anatomy = anatomy_for(project, tokenizer, "tokenizer" if own else "chatml", rendering, {})
-        tables = []
-        for part in parts:
-            table = pq.read_table(part, columns=list(anatomy.reads(stage)))
-            tables.append(anatomy.measure(table, stage))
-        data = fingerprint([hash_file(part) for part in parts])
-        table = pa.concat_tables(tables)
-        audit, fates = audit_rows(path.name, parts, table, mirror, audit_key(mirror, anatomy, data))
-        audit.details["worst"] = worst_rows(parts, fates, table, anatomy, stage)
-        return audit, fates
-
-
-def write(audit: Audit, fates: pa.Table, folder: Path) -> Part:
-    """Write fates.parquet, audit.json and report.html into a folder; returns the part of the fates."""
-    from curation.reports.audit import page
-
-    part = write_parquet(folder / "fates.parquet", fates)
-    (folder / "audit.json").write_text(json.dumps(audit.as_json(), indent=1, sort_keys=True, ensure_ascii=False))
-    (folder / "report.html").write_text(page(audit))
-    return part

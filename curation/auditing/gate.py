@@ -9,7 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from curation.auditing.audit import Audit, audit_key, audit_rows, filled_columns, measured, mirror_for, write
+from curation.auditing.audit import Audit, audit_key, audit_rows, filled_columns, measured, mirror_for
 from curation.auditing.checks import Check
 from curation.auditing.mirrors import Mirror
 from curation.catalog import Catalog, Manifest
@@ -17,6 +17,7 @@ from curation.errors import GateFailed, Problem, UserError
 from curation.fingerprint import fingerprint
 from curation.measures.anatomy import Anatomy, anatomy_for
 from curation.mixtures import FrozenMixture, find_frozen
+from curation.reports.audit import worst_rows, write
 from curation.runs import Run, Waiver
 
 TOLERANCE = 1e-9
@@ -72,8 +73,7 @@ def audit_subject(catalog: Catalog, subject: Subject) -> Audit:
     """Audit and publish; what is published under the same key and waivers is read back."""
     folder = subject.folder(catalog)
     if catalog.manifest(folder) is None:
-        label = f"mixture-{subject.mixture.fingerprint[:16]}"
-        table = measured(catalog, subject.anatomy, subject.mixture.train, subject.mixture.stage, label)
+        table = measured(catalog, subject.anatomy, subject.mixture)
         audit, fates = audit_rows(subject.name, subject.mixture.train, table, subject.mirror, subject.key)
         waive(audit.checks, subject.waivers)
         describe(audit, subject, fates, table)
@@ -91,8 +91,6 @@ def audit_subject(catalog: Catalog, subject: Subject) -> Audit:
 
 def describe(audit: Audit, subject: Subject, fates: pa.Table, anatomy: pa.Table) -> None:
     """Add what a reader of the report wants to see: the mixture, and the rows that lose most."""
-    from curation.reports.audit import worst_rows
-
     worst = worst_rows(subject.mixture.train, fates, anatomy, subject.anatomy, subject.mixture.stage)
     audit.details |= {"mixture": f"{subject.mixture.name}@{subject.mixture.fingerprint[:12]}",
                       "template": subject.anatomy.template, "rendering": subject.anatomy.path,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from curation.catalog import Part, write_parquet
 from curation.console import out, table
 from curation.reports.page import PALETTE, figure, render, svg
 
@@ -58,6 +60,14 @@ def page(audit: Audit) -> str:
     """The report as one self-contained HTML page."""
     return render("audit.html.j2", {"title": f"Launch audit: {audit.subject}", "audit": audit,
                                     "histogram": _histogram(audit)})  # fmt: skip
+
+
+def write(audit: Audit, fates: pa.Table, folder: Path) -> Part:
+    """Write fates.parquet, audit.json and report.html into a folder; returns the part of the fates."""
+    part = write_parquet(folder / "fates.parquet", fates)
+    (folder / "audit.json").write_text(json.dumps(audit.as_json(), indent=1, sort_keys=True, ensure_ascii=False))
+    (folder / "report.html").write_text(page(audit))
+    return part
 
 
 def _histogram(audit: Audit) -> Markup:

@@ -1,12 +1,19 @@
-"""Ingest, measure and mix synthetic SFT rows, beside the same work done with `datasets` alone.
+"""Ingest, measure and mix synthetic SFT rows, beside the same work done by hand.
 
-`python -m tests.benchmarks.spine` takes 1,000,000 rows, `--small` 40,000 (a minute), `--rows N` any number.
+`python -m tests.benchmarks.spine` takes 1,000,000 rows, `--small` 40,000 (a minute), `--rows N` any number. Every
+command runs as a process of its own, is watched with all its children, and begins with a cold interpreter.
 
-kedge reads JSON Lines through its own commands: `add` (parse, validate, identify, hash, held-out share, Parquet),
-`measure` (text statistics, exact duplicates across sources), `mix build` (four rules, takes by weight, training order,
-lineage, held-out split, Parquet). The peer, `datasets` with two processes, does what one would write by hand: load
-JSON and save Parquet; a map that counts characters and words and hashes the content; drop duplicates, interleave by
-weight, shuffle, save Parquet. It keeps no identity, no rejects, no lineage and no reasons, and holds hashes in memory.
+kedge, through its own commands: `add` (parse, check the turns, hash payload and prompt, ids, held-out share, rejects
+with reasons, Parquet), `measure` (text statistics, exact duplicates over all sources), `mix build` (four rules with a
+reason per row left out, takes by weight, training order, lineage, held-out split, Parquet).
+
+The peer, `datasets` with two processes: load JSON and save Parquet; a map that counts characters and words and hashes
+the content, saved; drop duplicates, take by weight, shuffle, save. It keeps no ids, rejects, lineage or reasons, checks
+no conversation, holds out no prompt, and keeps every hash in memory; so measure and mix compare like with like but for
+the lineage, while ingest does more than its peer. The second peer of ingest, DuckDB's `read_json` copied to Parquet,
+is the floor: what reading the bytes and writing columns costs with no Python per row.
+
+A ratio is rows per CPU-second against a peer's: above 1 kedge is the cheaper one.
 """
 
 from __future__ import annotations
@@ -86,9 +93,9 @@ def _sum(costs: list[Cost]) -> Cost:
 
 
 def peer_costs(root: Path, rows: int) -> dict[str, Cost]:
-    """What the same steps take with `datasets` alone."""
+    """What the same steps take with `datasets` alone, and `duckdb_ingest` with DuckDB alone."""
     return {step: watch([sys.executable, str(PEER), step, str(rows // 2)], root)
-            for step in ("ingest", "measure", "mix")}  # fmt: skip
+            for step in ("ingest", "duckdb_ingest", "measure", "mix")}  # fmt: skip
 
 
 def main(arguments: list[str] | None = None) -> dict[str, float]:
@@ -111,26 +118,31 @@ def main(arguments: list[str] | None = None) -> dict[str, float]:
 
 def report(rows: int, own: dict[str, Cost], peer: dict[str, Cost]) -> dict[str, float]:
     """Print the table and the JSON line."""
-    table = Table(title=f"{rows:,} rows; datasets in brackets")
-    for name in ("step", "seconds", "rows/s", "rows per CPU-second", "peak MB", "speed against datasets"):
+    table = Table(title=f"{rows:,} rows; in brackets the peer, datasets (and duckdb)")
+    for name in ("step", "rows", "seconds", "rows/s", "rows per CPU-second", "peak MiB", "ratio to the peer"):
         table.add_column(name, justify="left" if name == "step" else "right")
     line: dict[str, float] = {"rows": rows}
     for step, cost in own.items():
-        other = peer[step]
-        ratio = (rows / cost.cpu_seconds) / (rows / other.cpu_seconds)
-        table.add_row(step, f"{cost.seconds:.1f} ({other.seconds:.1f})",
-                      f"{rows / cost.seconds:,.0f} ({rows / other.seconds:,.0f})",
-                      f"{rows / cost.cpu_seconds:,.0f} ({rows / other.cpu_seconds:,.0f})",
-                      f"{cost.peak_bytes / 1e6:,.0f} ({other.peak_bytes / 1e6:,.0f})",
-                      f"{other.seconds / cost.seconds:.2f}, per CPU-second {ratio:.2f}")  # fmt: skip
+        others = {"datasets": peer[step]} | ({"duckdb": peer[f"duckdb_{step}"]} if f"duckdb_{step}" in peer else {})
+        ratios = {name: other.cpu_seconds / cost.cpu_seconds for name, other in others.items()}
+        figures = [[item.seconds, rows / item.seconds, rows / item.cpu_seconds, item.peak_bytes / 2**20]
+                   for item in (cost, *others.values())]  # fmt: skip
+        table.add_row(step, f"{rows:,}", *(_cell(column, digits) for column, digits in zip(
+            zip(*figures, strict=True), (1, 0, 0, 0), strict=True)), ", ".join(f"{ratio:.2f}" for ratio in ratios.values()))  # fmt: skip
         line |= {f"rows_per_second_{step}": round(rows / cost.seconds, 1),
                  f"rows_per_cpu_second_{step}": round(rows / cost.cpu_seconds, 1),
-                 f"ratio_to_datasets_{step}": round(ratio, 3)}  # fmt: skip
+                 f"peak_memory_bytes_{step}": cost.peak_bytes}  # fmt: skip
+        line |= {f"ratio_to_{name}_{step}": round(ratio, 3) for name, ratio in ratios.items()}
     line["peak_memory_bytes"] = max(cost.peak_bytes for cost in own.values())
-    line["peak_memory_bytes_datasets"] = max(cost.peak_bytes for cost in peer.values())
+    line["peak_memory_bytes_datasets"] = max(cost.peak_bytes for name, cost in peer.items() if "duckdb" not in name)
     Console(width=140).print(table)
     print(json.dumps(line))
     return line
+
+
+def _cell(values: tuple[float, ...], digits: int) -> str:
+    first, *others = (f"{value:,.{digits}f}" for value in values)
+    return f"{first} ({', '.join(others)})" if others else first
 
 
 if __name__ == "__main__":

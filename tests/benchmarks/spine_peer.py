@@ -1,4 +1,5 @@
-"""The peer of the spine benchmark: one step of the same work with `datasets` alone, in its own process."""
+"""The peers of the spine benchmark, each step in a process of its own: the same work with `datasets` alone, and its
+first step with plain DuckDB."""
 
 from __future__ import annotations
 
@@ -20,6 +21,15 @@ def ingest() -> None:
         files = sorted(str(path) for path in Path("data").glob(f"{source}-*.jsonl"))
         loaded = datasets.load_dataset("json", data_files=files, split="train", num_proc=2)
         loaded.to_parquet(f"peer/{source}.parquet")
+
+
+def duckdb_ingest() -> None:
+    import duckdb
+
+    connection = duckdb.connect(":memory:", config={"memory_limit": "1GB", "temp_directory": "peer"})
+    for source in WEIGHTS:
+        connection.execute(f"COPY (SELECT * FROM read_json('data/{source}-*.jsonl')) TO 'peer/{source}-duckdb.parquet' "
+                           "(FORMAT parquet, COMPRESSION zstd, COMPRESSION_LEVEL 3)")  # fmt: skip
 
 
 def statistics(batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
@@ -48,6 +58,8 @@ def mix(rows: int) -> None:
     datasets.concatenate_datasets(parts).shuffle(seed=7).to_parquet("peer/mixture.parquet")
 
 
+STEPS = {"ingest": ingest, "duckdb_ingest": duckdb_ingest, "measure": measure, "mix": lambda: mix(int(sys.argv[2]))}
+
 if __name__ == "__main__":
     Path("peer").mkdir(exist_ok=True)
-    {"ingest": ingest, "measure": measure, "mix": lambda: mix(int(sys.argv[2]))}[sys.argv[1]]()
+    STEPS[sys.argv[1]]()

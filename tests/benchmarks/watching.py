@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import resource
+import os
 import subprocess
 import sys
 import threading
@@ -14,10 +14,14 @@ from pathlib import Path
 import psutil
 
 
+MAXRSS_UNIT = 1 if sys.platform == "darwin" else 1024  # getrusage counts bytes there, KiB elsewhere
+
+
 @dataclass(frozen=True)
 class Cost:
-    """What a command took. `peak_bytes` is the largest sum, over its process tree, of resident memory, sampled every
-    50 ms, and at least the largest single process that the kernel saw."""
+    """What a command took, it and every process it started and waited for. `peak_bytes` is the largest sum of resident
+    memory over its process tree, sampled every 50 ms (pages that are shared count in each process), and at least the
+    peak of its largest single process as the kernel saw it, which falls between no two samples."""
 
     seconds: float
     cpu_seconds: float
@@ -26,33 +30,33 @@ class Cost:
 
 def watch(command: list[str], cwd: Path) -> Cost:
     """Run a command to its end. Raises RuntimeError with its last lines where it fails."""
-    before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
+    began = time.perf_counter()
     with (cwd / "output.txt").open("w+") as output:
         process = subprocess.Popen(command, cwd=cwd, stdout=output, stderr=subprocess.STDOUT)
-        peak = [0]
-        watcher = threading.Thread(target=_sample, args=(process, peak), daemon=True)
+        peak, ended = [0], threading.Event()
+        watcher = threading.Thread(target=_sample, args=(process.pid, peak, ended), daemon=True)
         watcher.start()
-        code = process.wait()
+        _, status, used = os.wait4(process.pid, 0)
         seconds = time.perf_counter() - began
+        process.returncode = os.waitstatus_to_exitcode(status)
+        ended.set()
         watcher.join()
-        if code:
+        if process.returncode:
             output.seek(0)
-            raise RuntimeError(f"{' '.join(command)} ended with {code}:\n{output.read()[-2000:]}")
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    return Cost(seconds, cpu, peak[0])
+            raise RuntimeError(f"{' '.join(command)} ended with {process.returncode}:\n{output.read()[-2000:]}")
+    return Cost(seconds, used.ru_utime + used.ru_stime, max(peak[0], used.ru_maxrss * MAXRSS_UNIT))
 
 
-def _sample(process: subprocess.Popen[bytes], peak: list[int]) -> None:
-    root = psutil.Process(process.pid)
-    while process.poll() is None:
+def _sample(pid: int, peak: list[int], ended: threading.Event) -> None:
+    while not ended.is_set():
         total = 0
         with contextlib.suppress(psutil.NoSuchProcess):
+            root = psutil.Process(pid)
             for item in [root, *root.children(recursive=True)]:
                 with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
                     total += item.memory_info().rss
         peak[0] = max(peak[0], total)
-        time.sleep(0.05)
+        ended.wait(0.05)
 
 
 def kedge(*arguments: str) -> list[str]:
