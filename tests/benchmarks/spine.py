@@ -127,8 +127,8 @@ def report(rows: int, own: dict[str, Cost], peer: dict[str, Cost]) -> dict[str, 
         ratios = {name: other.cpu_seconds / cost.cpu_seconds for name, other in others.items()}
         figures = [[item.seconds, rows / item.seconds, rows / item.cpu_seconds, item.peak_bytes / 2**20]
                    for item in (cost, *others.values())]  # fmt: skip
-        table.add_row(step, f"{rows:,}", *(_cell(column, digits) for column, digits in zip(
-            zip(*figures, strict=True), (1, 0, 0, 0), strict=True)), ", ".join(f"{ratio:.2f}" for ratio in ratios.values()))  # fmt: skip
+        cells = [_cell(*column) for column in zip(zip(*figures, strict=True), (1, 0, 0, 0), strict=True)]
+        table.add_row(step, f"{rows:,}", *cells, ", ".join(f"{ratio:.2f}" for ratio in ratios.values()))
         line |= {f"rows_per_second_{step}": round(rows / cost.seconds, 1),
                  f"rows_per_cpu_second_{step}": round(rows / cost.cpu_seconds, 1),
                  f"peak_memory_bytes_{step}": cost.peak_bytes}  # fmt: skip

@@ -13,7 +13,6 @@ from pathlib import Path
 
 import psutil
 
-
 MAXRSS_UNIT = 1 if sys.platform == "darwin" else 1024  # getrusage counts bytes there, KiB elsewhere
 
 
