@@ -110,14 +110,26 @@ def print_report(report: IngestReport, catalog: Catalog, as_json: bool) -> None:
     for row in three_rows(catalog, report):
         out.print(f"{row['file']}:{row['line']}", style="bold", markup=False)
         for name, value in row.items():
-            if name not in ("file", "line"):
-                text = str(value).replace("\n", "\\n")
-                out.print(f"  {name}: {text[:400]}{' ...' if len(text) > 400 else ''}", markup=False)
+            if name not in ("file", "line") and value is not False:
+                for line in _lines(name, value):
+                    text = line.replace("\n", "\\n")
+                    out.print(f"  {text[:400]}{' ...' if len(text) > 400 else ''}", markup=False)
     if report.ignored:
         out.print(f"ignored for training, kept in meta: {', '.join(report.ignored)}", markup=False)
     out.print(f"{report.name}: {report.num_rows:,} {report.stage} rows, {report.num_rejects:,} rejects, "
               f"{report.num_files_read} of {report.num_files} files read", markup=False)  # fmt: skip
     out.print(f"next: kedge measure {report.name}", markup=False)
+
+
+def _lines(name: str, value: Any) -> list[str]:
+    """A field as it is shown: a line per turn for messages."""
+    if isinstance(value, list) and value and isinstance(value[0], dict) and "role" in value[0]:
+        turns = []
+        for turn in value:
+            more = {key: text for key, text in turn.items() if key not in ("role", "content")}
+            turns.append(f"  {turn['role']}: {turn.get('content', '')}" + (f" {more}" if more else ""))
+        return [f"{name}:", *turns]
+    return [f"{name}: {value}"]
 
 
 def three_rows(catalog: Catalog, report: IngestReport) -> list[dict[str, Any]]:

@@ -59,12 +59,15 @@ def _print_counts(seen: dict[str, Any]) -> None:
     rows = []
     total = max(1, seen["num_rows"])
     for source, item in seen["sources"].items():
-        refused = ", ".join(f"{rule} {count:,}" for rule, count in item["refused"].items())
         share = f"{100 * item['rows'] / total:.1f} %"
         rows.append([source, item["rows"], share, item["tokens"], item["trained_tokens"], item["offered"],
-                     refused or "none", item["left_over"]])  # fmt: skip
-    columns = ["source", "rows", "share", "tokens", "trained tokens", "offered", "refused by", "left over"]
+                     item["left_over"]])  # fmt: skip
+    columns = ["source", "rows", "share", "tokens", "trained tokens", "offered", "left over"]
     table(f"mixture {seen['name']}", columns, rows)
+    for source, item in seen["sources"].items():
+        if item["refused"]:
+            refused = ", ".join(f"{count:,} by {rule}" for rule, count in item["refused"].items())
+            out.print(f"{source}: refused {refused}", markup=False)
     if seen["takes"]:
         columns = ["take", "source", "unit", "requested", "offered", "delivered"]
         table("takes", columns, [[item[name] for name in columns] for item in seen["takes"]])

@@ -50,7 +50,9 @@ def test_a_preview_counts_what_is_offered_refused_and_left_over(lake, kedge):
     assert seen["sources"]["small"] | {} == seen["sources"]["small"] and seen["sources"]["small"]["left_over"] == 20
     assert not (lake.lake / "mixtures").exists()
     code, out, _ = kedge("mix", "show", "m")
-    assert code == 0 and "empty_answer 5" in out and "next: kedge mix build m" in out
+    assert (
+        code == 0 and "big: refused 5 by empty_answer, 5 by exact_duplicate" in out and "next: kedge mix build m" in out
+    )
 
 
 @pytest.mark.parametrize(("query", "expected"), [
