@@ -75,7 +75,7 @@ class Rendering:
         for number, row in enumerate(rows):
             try:
                 text, marked = self._text(row, stage)
-            except _template_errors() as error:
+            except template_errors() as error:
                 errors[number] = (str(error).splitlines() or [type(error).__name__])[0][:300]
                 text, marked = "", None
             texts.append(text)
@@ -122,7 +122,7 @@ class Rendering:
         return rendered[0], [(span[0], span[1]) for span in indices[0]] if marks else None
 
 
-def _template_errors() -> tuple[type[Exception], ...]:
+def template_errors() -> tuple[type[Exception], ...]:
     import jinja2
 
     return (jinja2.TemplateError, TypeError, ValueError, KeyError, AttributeError, IndexError)
