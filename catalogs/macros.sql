@@ -16,26 +16,37 @@ CREATE MACRO known_source(name) AS CASE
                       (SELECT arg_max(known, jaro_winkler_similarity(known, name)) FROM known_sources), '''?'))
 END;
 
+-- An amount as a number, or an error: no take goes on with nothing, infinity or half a row.
+CREATE MACRO amount(n) AS CASE
+    WHEN n IS NULL OR NOT isfinite(n::DOUBLE) THEN error('a take needs an amount')
+    WHEN n::DOUBLE <> floor(n::DOUBLE) THEN error(concat('a take of ', n, ' is no whole number'))
+    ELSE n::DOUBLE
+END;
+
 -- One row per source asked for: what, in which unit, how much.
 CREATE MACRO ask_rows(source, n, seed := 0) AS TABLE
-    SELECT known_source(source) AS source, 'rows' AS unit, n::DOUBLE AS requested, false AS repeats;
+    SELECT known_source(source) AS source, 'rows' AS unit, amount(n) AS requested, false AS repeats;
 CREATE MACRO ask_tokens(source, budget, seed := 0) AS TABLE
-    SELECT known_source(source) AS source, 'tokens' AS unit, budget::DOUBLE AS requested, false AS repeats;
+    SELECT known_source(source) AS source, 'tokens' AS unit, amount(budget) AS requested, false AS repeats;
 CREATE MACRO ask_trained_tokens(source, budget, seed := 0) AS TABLE
-    SELECT known_source(source) AS source, 'trained_tokens' AS unit, budget::DOUBLE AS requested, false AS repeats;
+    SELECT known_source(source) AS source, 'trained_tokens' AS unit, amount(budget) AS requested, false AS repeats;
 -- Epochs above one are whole repeats and then the first part of one more.
 CREATE MACRO ask_epochs(source, epochs, seed := 0) AS TABLE
     SELECT known_source(source) AS source, 'rows' AS unit,
-           round(epochs * (SELECT count(*) FROM kept AS k WHERE k.source = known_source(source)))::DOUBLE AS requested,
+           amount(round(epochs * (SELECT count(*) FROM kept AS k WHERE k.source = known_source(source)))) AS requested,
            true AS repeats;
--- Weights are shares of the one budget that is given; its unit is in its name.
+-- Weights are shares of the one budget that is given; its unit is in its name. A share is rounded down, but not for the
+-- error of a binary fraction (0.29 of 100 is 29).
 CREATE MACRO ask_weighted(weights, rows := NULL, tokens := NULL, trained_tokens := NULL, seed := 0) AS TABLE
     SELECT known_source(entry.key) AS source,
            CASE WHEN (rows IS NOT NULL)::INTEGER + (tokens IS NOT NULL)::INTEGER
                      + (trained_tokens IS NOT NULL)::INTEGER <> 1
                 THEN error('take_weighted needs exactly one of rows, tokens and trained_tokens')
                 WHEN rows IS NOT NULL THEN 'rows' WHEN tokens IS NOT NULL THEN 'tokens' ELSE 'trained_tokens' END AS unit,
-           floor(coalesce(rows, tokens, trained_tokens) * entry.value / list_sum(map_values(weights)))::DOUBLE AS requested,
+           CASE WHEN entry.value IS NULL OR entry.value < 0 OR list_sum(map_values(weights)) <= 0
+                THEN error('take_weighted needs weights that are not below zero, and one above it')
+                ELSE amount(floor(round((coalesce(rows, tokens, trained_tokens) * entry.value
+                                         / list_sum(map_values(weights)))::DOUBLE, 6))) END AS requested,
            false AS repeats
     FROM (SELECT unnest(map_entries(weights)) AS entry);
 

@@ -14,10 +14,11 @@ from curation.config import SqlFile, Strict, load_sql, shown
 from curation.errors import GateFailed, Problem, UserError, did_you_mean
 from curation.fingerprint import fingerprint
 from curation.measuring import Measure, ensure, measure_fingerprint, named
+from curation.queries import at_line, require_repeatable
 from curation.rules import bind_kept, load_rules, verdict_files, verdict_fingerprint
-from curation.takes import account, create_macros, find_takes, hopeless, shortfalls
+from curation.takes import account, create_macros, find_takes, hopeless, shortfalls, take_name
 
-BUILD_VERSION = 1
+BUILD_VERSION = 2
 ROWS_PER_PART = 262_144
 
 
@@ -104,16 +105,17 @@ def _bind(catalog: Catalog, file: SqlFile, connection: duckdb.DuckDBPyConnection
         ensure(catalog, measure, [name for name, of in sources.items() if of == header.stage])
     bind_kept(connection, catalog, header.stage, measures, verdict_files(catalog, header.stage))
     create_macros(connection, header.stage, sources, header.on_shortfall)
+    catalog.confine(connection)
     text = single_select(connection, file.text, where)
+    require_repeatable(connection, text, where)
     if header.tokenizer is None:
         for node in find_takes(connection, text):
-            if node["function"]["function_name"] in ("take_tokens", "take_trained_tokens"):
+            if take_name(node) in ("take_tokens", "take_trained_tokens"):
                 raise UserError("a budget in tokens needs to know what a token is", "add tokenizer (and template) to "
                                 "the header", where=where, key="tokenizer")  # fmt: skip
     try:
-        takes = account(connection, text)
-        problems = [Problem(what, "mend the take", where) for what in hopeless(takes, header.on_shortfall)]
-        if problems:
+        takes = account(connection, text, where)
+        if problems := hopeless(takes, header.on_shortfall, where):
             raise UserError(problems)
         _plan(connection, header, text, where)
     except duckdb.Error as error:
@@ -128,10 +130,11 @@ def _plan(connection: duckdb.DuckDBPyConnection, header: MixtureHeader, text: st
     if missing:
         raise UserError(f"the query returns no column '{missing[0]}'", "return row_id (SELECT * does) and the columns "
                         "of 'order'", where=where)  # fmt: skip
-    epoch = "epoch" if "epoch" in columns else "0"
+    epoch = "coalesce(epoch, 0)" if "epoch" in columns else "0"
     order = "".join(f'chosen."{name}", ' for name in header.order)
     connection.execute(
-        f"CREATE TEMP TABLE chosen AS SELECT row_id, {epoch}::INTEGER AS epoch{_also(header.order)} FROM ({text})"
+        f"CREATE TEMP TABLE chosen AS SELECT row_id::UUID AS row_id, {epoch}::INTEGER AS epoch{_also(header.order)} "
+        f"FROM ({text})"
     )
     connection.execute(f"""
         CREATE TEMP TABLE plan AS
@@ -224,7 +227,7 @@ def _require_supply(plan: Plan) -> None:
     problems = [
         Problem(f"{item['take']} asks for {item['requested']:,} {item['unit']} of '{item['source']}', which has "
                 f"{item['offered']:,}", "ask for less, or set on_shortfall: repeat | accept in the header",
-                shown(plan.file.path)) for item in shortfalls(plan.takes)
+                at_line(shown(plan.file.path), item["line"])) for item in shortfalls(plan.takes)
     ]  # fmt: skip
     if problems:
         raise GateFailed(problems)

@@ -9,11 +9,21 @@ from typing import Any, Literal
 import duckdb
 
 from curation import schema
-from curation.catalog import Catalog, Manifest, empty_relation, parquet_list, single_select, sql_error, write_parquet
+from curation.catalog import (
+    Catalog,
+    Manifest,
+    empty_relation,
+    parquet_list,
+    quoted,
+    single_select,
+    sql_error,
+    write_parquet,
+)
 from curation.config import SqlFile, Strict, load_sql, shown
 from curation.errors import UserError
 from curation.fingerprint import fingerprint
 from curation.measuring import Measure, ensure, measure_fingerprint, named, signals_view
+from curation.queries import require_repeatable
 
 HELD_OUT = "held_out"
 
@@ -52,6 +62,9 @@ def load_rules(catalog: Catalog, stage: str | None = None, *, adopted_only: bool
     skip = catalog.project.file.skip_rules
     found = []
     for name, path in catalog.project.paths("rules", ".sql").items():
+        if name == HELD_OUT:
+            raise UserError(f"the name '{HELD_OUT}' is taken by the verdicts on held-out prompts", "rename the file",
+                            where=shown(path))  # fmt: skip
         file = load_sql(path, RuleHeader)
         wrong = set(file.header.stages) - set(schema.STAGES)
         if wrong:
@@ -80,6 +93,7 @@ def judge(catalog: Catalog, rule: Rule) -> Path:
             ensure(catalog, measure)
         selects = []
         connection = catalog.session()
+        catalog.confine(connection)
         try:
             where = shown(rule.file.path)
             for stage in rule.header.stages:
@@ -87,10 +101,14 @@ def judge(catalog: Catalog, rule: Rule) -> Path:
                     body = signals_view(catalog, stage, list(rule.measures)) or f"SELECT * FROM rows_{stage}"
                     connection.execute(f"CREATE OR REPLACE TEMP VIEW signals AS {body}")
                     text = single_select(connection, rule.file.text, where)
+                    require_repeatable(connection, text, where)
                     _check_columns(connection, text, where)
-                    connection.execute(f"CREATE TEMP TABLE found_{stage} AS SELECT row_id, reason FROM ({text})")
+                    connection.execute(f"CREATE TEMP TABLE found_{stage} AS SELECT row_id::UUID AS row_id, "
+                                       f"reason::VARCHAR AS reason FROM ({text})")  # fmt: skip
+                    _check_found(connection, f"found_{stage}", where)
                     selects.append(f"SELECT row_id, reason FROM found_{stage}")
-            _publish(catalog, connection, target, rule.name, digest, " UNION ALL ".join(selects))
+            _publish(catalog, connection, target, rule.name, digest, " UNION ALL ".join(selects),
+                     adopted=rule.header.adopted)  # fmt: skip
         except duckdb.Error as error:
             raise sql_error(error, rule.file.text, shown(rule.file.path)) from error
         finally:
@@ -107,16 +125,30 @@ def _check_columns(connection: duckdb.DuckDBPyConnection, text: str, where: str)
                         where=where)  # fmt: skip
 
 
+def _check_found(connection: duckdb.DuckDBPyConnection, found: str, where: str) -> None:
+    silent, strange = connection.execute(
+        f"SELECT count(*) FILTER (reason IS NULL OR trim(reason) = ''), "
+        f"count(*) FILTER (row_id IS NULL OR row_id NOT IN (SELECT row_id FROM rows)) FROM {found}"
+    ).fetchall()[0]
+    if silent:
+        raise UserError(f"{silent:,} rows are left out without a reason", "give every row a reason; text || NULL is "
+                        "NULL", where=where, key="reason")  # fmt: skip
+    if strange:
+        raise UserError(f"{strange:,} values are ids of no row", "return the row_id of signals or rows", where=where,
+                        key="row_id")  # fmt: skip
+
+
 def _publish(catalog: Catalog, connection: duckdb.DuckDBPyConnection, target: Path, name: str, digest: str,
-             select: str) -> None:  # fmt: skip
+             select: str, *, adopted: bool = True) -> None:  # fmt: skip
     query = empty_relation(schema.VERDICTS)
     if select:
-        query = (f"SELECT DISTINCT found.row_id, rows.source, '{name}' AS rule, found.reason::VARCHAR AS reason "
+        query = (f"SELECT DISTINCT found.row_id, rows.source, {quoted(name)} AS rule, found.reason AS reason "
                  f"FROM ({select}) AS found JOIN rows ON found.row_id = rows.row_id")  # fmt: skip
     with catalog.publishing(target) as draft:
         part = write_parquet(draft.folder / "part-00000.parquet", query, connection=connection,
                              order_by="row_id, reason")  # fmt: skip
-        draft.manifest = Manifest(kind="verdicts", name=name, fingerprint=digest, parts=[part])
+        draft.manifest = Manifest(kind="verdicts", name=name, fingerprint=digest, parts=[part],
+                                  parameters={"adopted": adopted})  # fmt: skip
 
 
 def _forget(target: Path) -> None:
@@ -173,7 +205,7 @@ def effects(catalog: Catalog) -> list[dict[str, Any]]:
     connection = catalog.session()
     try:
         files = [*adopted.values(), *others.values()]
-        names = ", ".join(f"'{name}'" for name in adopted)
+        names = ", ".join(quoted(name) for name in adopted)
         rows = connection.execute(
             f"WITH v AS (SELECT DISTINCT row_id, source, rule FROM {parquet_list(files)}), "
             f"alone AS (SELECT row_id FROM v WHERE rule IN ({names}) GROUP BY row_id HAVING count(*) = 1), "

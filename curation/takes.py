@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import duckdb
 import jinja2
 
+from curation.catalog import sql_error
 from curation.config import SHIPPED
+from curation.errors import Problem, UserError
+from curation.queries import at_line, line_of, syntax_nodes
 
 MAX_EPOCHS = 1_000
 # name, parameters with defaults, the same as arguments
@@ -42,69 +46,74 @@ def create_macros(
 
 def find_takes(connection: duckdb.DuckDBPyConnection, text: str) -> list[dict[str, Any]]:
     """The calls of take_* in a query, in its order, as nodes of DuckDB's own syntax tree."""
-    tree = json.loads(connection.execute("SELECT json_serialize_sql(?::VARCHAR)", [text]).fetchall()[0][0])
-    found: list[dict[str, Any]] = []
+    return [node for node in syntax_nodes(connection, text)
+            if node.get("type") == "TABLE_FUNCTION" and take_name(node).startswith("take_")]  # fmt: skip
 
-    def walk(node: Any) -> None:
-        if isinstance(node, dict):
-            function = node.get("function")
-            name = str(function.get("function_name", "")) if isinstance(function, dict) else ""
-            if node.get("type") == "TABLE_FUNCTION" and name.startswith("take_"):
-                found.append(node)
-                return
-            for child in node.values():
-                walk(child)
-        elif isinstance(node, list):
-            for child in node:
-                walk(child)
 
-    walk(tree)
-    return found
+def take_name(node: dict[str, Any]) -> str:
+    """The function that a table function's node calls."""
+    return str(node["function"]["function_name"])
 
 
 def call_text(connection: duckdb.DuckDBPyConnection, node: dict[str, Any], prefix: str) -> str:
     """A take's call as SQL, with another prefix (`ask_`, `take_`)."""
     empty = json.loads(connection.execute("SELECT json_serialize_sql('SELECT * FROM range(1)')").fetchall()[0][0])
-    empty["statements"][0]["node"]["from_table"] = node | {"alias": ""}
+    name = prefix + take_name(node).removeprefix("take_")
+    function = node["function"] | {"function_name": name, "schema": "", "catalog": ""}
+    if "qualified_name" in function:
+        function["qualified_name"] = {"path": [name]}
+    empty["statements"][0]["node"]["from_table"] = node | {"alias": "", "column_name_alias": [], "function": function}
     text = connection.execute("SELECT json_deserialize_sql(?::JSON)", [json.dumps(empty)]).fetchall()[0][0]
-    return str(text).strip().rstrip(";").replace("FROM take_", f"FROM {prefix}", 1)
+    return str(text).strip().rstrip(";")
 
 
-def account(connection: duckdb.DuckDBPyConnection, text: str) -> list[dict[str, Any]]:
-    """One record per take and source: take, source, unit, requested, offered (what all kept rows of the source have
-    once) and delivered, in that unit."""
+def account(connection: duckdb.DuckDBPyConnection, text: str, where: str = "query") -> list[dict[str, Any]]:
+    """One record per take and source: take, its line, source, unit, requested, offered (what all kept rows of
+    the source have once) and delivered, in that unit. Raises UserError with the take's line for one that fails."""
     records = []
     for number, node in enumerate(find_takes(connection, text)):
-        amount = "CASE unit WHEN 'rows' THEN 1 WHEN 'tokens' THEN tokens ELSE trained_tokens END"
-        rows = connection.execute(
-            f"WITH asked AS ({call_text(connection, node, 'ask_')}), "
-            f"offered AS (SELECT source, sum({amount}) AS amount FROM kept JOIN asked USING (source) GROUP BY source), "
-            f"given AS (SELECT source, sum({amount}) AS amount FROM ({call_text(connection, node, 'take_')}) AS t "
-            "JOIN asked USING (source) GROUP BY source) "
-            "SELECT asked.source, asked.unit, asked.requested, coalesce(offered.amount, 0), coalesce(given.amount, 0), "
-            "asked.repeats FROM asked LEFT JOIN offered USING (source) LEFT JOIN given USING (source) ORDER BY ALL"
-        ).fetchall()
-        take = node["function"]["function_name"]
-        records += [{"number": number, "take": take, "source": source, "unit": unit, "requested": int(requested),
-                     "offered": int(offered), "delivered": int(given), "repeats": bool(repeats)}
+        line = line_of(node, text)
+        try:
+            rows = _amounts(connection, node)
+        except duckdb.Error as error:
+            what = sql_error(error, "", where).problems[0].what
+            raise UserError(re.sub(r"(?<!')\bask_", "take_", what), "mend the take",
+                            where=at_line(where, line)) from error  # fmt: skip
+        records += [{"number": number, "take": take_name(node), "line": line, "source": source, "unit": unit,
+                     "requested": int(requested), "offered": int(offered), "delivered": int(given),
+                     "repeats": bool(repeats)}
                     for source, unit, requested, offered, given, repeats in rows]  # fmt: skip
     return records
 
 
-def hopeless(records: list[dict[str, Any]], on_shortfall: str) -> list[str]:
-    """Takes that no header can satisfy, each as what is wrong: a negative amount, nothing to repeat, or more repeats
-    than a take makes."""
+def _amounts(connection: duckdb.DuckDBPyConnection, node: dict[str, Any]) -> list[tuple[Any, ...]]:
+    amount = "CASE unit WHEN 'rows' THEN 1 WHEN 'tokens' THEN kept.tokens ELSE kept.trained_tokens END"
+    return connection.execute(
+        f"WITH asked AS ({call_text(connection, node, 'ask_')}), "
+        f"offered AS (SELECT source, sum({amount}) AS amount FROM kept JOIN asked USING (source) GROUP BY source), "
+        f"given AS (SELECT source, sum({amount}) AS amount FROM ({call_text(connection, node, 'take_')}) AS kept "
+        "JOIN asked USING (source) GROUP BY source) "
+        "SELECT asked.source, asked.unit, asked.requested, coalesce(offered.amount, 0), coalesce(given.amount, 0), "
+        "asked.repeats FROM asked LEFT JOIN offered USING (source) LEFT JOIN given USING (source) ORDER BY ALL"
+    ).fetchall()
+
+
+def hopeless(records: list[dict[str, Any]], on_shortfall: str, where: str) -> list[Problem]:
+    """Takes of the file `where` that no header can satisfy: a negative amount, nothing to repeat, or more repeats than
+    a take makes."""
     found = []
     for item in records:
         asked = f"{item['take']} asks for {item['requested']:,} {item['unit']} of '{item['source']}'"
         repeats = item["repeats"] or on_shortfall == "repeat"
+        what = ""
         if item["requested"] < 0:
-            found.append(f"{asked}: less than nothing")
+            what = f"{asked}: less than nothing"
+        elif repeats and not item["offered"] and item["requested"]:
+            what = f"{asked}, and none is kept"
         elif repeats and item["requested"] > MAX_EPOCHS * item["offered"]:
-            what = (
-                f"{MAX_EPOCHS:,} times the {item['offered']:,} that are kept" if item["offered"] else "and none is kept"
-            )
-            found.append(f"{asked}, more than {what}" if item["offered"] else f"{asked}, {what}")
+            what = f"{asked}, more than {MAX_EPOCHS:,} times the {item['offered']:,} that are kept"
+        if what:
+            found.append(Problem(what, "mend the take", at_line(where, item["line"])))
     return found
 
 

@@ -7,7 +7,8 @@ import orjson
 import pyarrow as pa
 
 from curation import checkpoints, schema
-from curation.catalog import Catalog, empty_relation, parquet_list
+from curation.catalog import Catalog, Manifest, empty_relation, parquet_list
+from curation.rules import HELD_OUT
 
 MANIFESTS = pa.schema([("kind", pa.string()), ("name", pa.string()), ("fingerprint", pa.string()),
                        ("stage", pa.string()), ("num_rows", pa.int64()), ("path", pa.string()),
@@ -87,11 +88,18 @@ def selects(catalog: Catalog) -> dict[str, str]:
     for kind, view, of in (("verdicts", "verdicts", schema.VERDICTS), ("evidence", "duplicates", schema.DUPLICATES),
                            ("scores", "scores", schema.SCORES)):  # fmt: skip
         parts = [folder / part.name for folder, manifest in catalog.manifests(kind)
-                 if kind != "evidence" or view in folder.relative_to(catalog.lake).parts
+                 if (kind != "evidence" or view in folder.relative_to(catalog.lake).parts)
+                 and (kind != "verdicts" or _in_force(catalog, manifest))
                  for part in manifest.parts]  # fmt: skip
         found[view] = f"SELECT DISTINCT * FROM {parquet_list(parts)}" if parts else empty_relation(of)
     found["mixture_rows"] = _mixture_rows(catalog)
     return found
+
+
+def _in_force(catalog: Catalog, manifest: Manifest) -> bool:
+    """Whether verdicts are of a rule that is still there, adopted, and not skipped by the project."""
+    rules = {HELD_OUT, *catalog.project.paths("rules", ".sql")} - set(catalog.project.file.skip_rules)
+    return manifest.name in rules and bool(manifest.parameters.get("adopted", True))
 
 
 def _mixture_rows(catalog: Catalog) -> str:

@@ -65,6 +65,10 @@ def test_every_measure_returns_its_columns_row_by_row_and_the_same_again(staged:
                     read = pq.read_table(rows_folder / of.name, columns=list(measure.reads(stage)))
                     again = pa.concat_tables([measure.measure(read.slice(n, 1), stage) for n in range(read.num_rows)])
                     assert again.equals(table.drop_columns("row_id").cast(again.schema)), "a row depends on others"
+                    whole = [measure.measure(read, stage) for _ in range(2)]
+                    assert whole[0].equals(whole[1]), "not the same twice"
+                    assert whole[0].schema.equals(measure.columns), "columns or types differ from those declared"
+                    assert read.equals(pq.read_table(rows_folder / of.name, columns=read.column_names))
     assert len(seen) == len(set(seen)), "two measures share a column"
 
 
@@ -163,6 +167,28 @@ def test_a_rule_that_is_not_adopted_is_shown_and_removes_nothing(staged: Catalog
     Path("catalogs/mixtures/m.sql").write_text("/* ---\nstage: sft\n--- */\nSELECT * FROM kept")
     code, out, _ = kedge("mix", "show", "m", "--json")
     assert code == 0 and json.loads(out)["num_rows"] == 1, "the empty answer alone is left out"
+    _, out, _ = kedge("sql", "SELECT DISTINCT rule FROM verdicts", "--json")
+    assert json.loads(out) == [{"rule": "empty_answer"}], "verdicts are those of adopted rules"
+    _, out, _ = kedge("sql", "SELECT row_id::VARCHAR AS id FROM rows_sft WHERE line = 1", "--json")
+    code, out, _ = kedge("why", json.loads(out)[0]["id"])
+    assert code == 0 and "no adopted rule leaves it out" in out
+
+
+def test_verdicts_of_a_rule_whose_file_is_gone_are_not_told(staged: Catalog, kedge):
+    rule("SELECT row_id, 'any' AS reason FROM signals")
+    effects(staged)
+    count = "SELECT count(*) AS n FROM verdicts WHERE rule = 'mine'"
+    assert json.loads(kedge("sql", count, "--json")[1]) == [{"n": 2}]
+    Path("catalogs/rules/mine.sql").unlink()
+    assert json.loads(kedge("sql", count, "--json")[1]) == [{"n": 0}]
+
+
+def test_a_rule_may_end_in_a_comment_and_have_a_quote_in_its_name(staged: Catalog, kedge):
+    Path("catalogs/rules").mkdir()
+    query = "SELECT row_id, 'second' AS reason FROM signals WHERE line = 2; -- the; second"
+    Path("catalogs/rules/it's.sql").write_text(f"/* ---\nstage: all\n--- */\n{query}")
+    found = {(item["source"], item["example"]) for item in effects(staged) if item["rule"] == "it's"}
+    assert found == {(stage, "second") for stage in ("midtrain", "sft", "preference")}
 
 
 def test_a_project_can_skip_a_shipped_rule(staged: Catalog):
@@ -180,12 +206,24 @@ def test_a_project_can_skip_a_shipped_rule(staged: Catalog):
     ("SELECT row_id, 'x' AS reason FROM signals", "stage: sft\nadoptd: true\n", "did you mean 'adopted'"),
     ("SELECT row_id, 'x' AS reason FROM signals", "stage: sft\nneeds: [lenght]\n", "measure 'lenght'"),
     ("DROP TABLE rows", "stage: sft\n", "exactly one SELECT"),
+    ("SELECT row_id, nullif(source, 'sft') AS reason FROM signals", "stage: sft\n", "2 rows are left out without a"),
+    ("SELECT content_hash AS row_id, 'x' AS reason FROM signals", "stage: sft\n", "2 values are ids of no row"),
+    ("SELECT source AS row_id, 'x' AS reason FROM signals", "stage: sft\n", "Could not convert string 'sft' to UUID"),
+    ("SELECT row_id, 'x' AS reason FROM signals WHERE random() > 2", "stage: sft\n", "mine.sql:4: random() gives"),
+    ("SELECT row_id, 'x' AS reason FROM signals, read_csv('/etc/passwd')", "stage: sft\n", "Cannot access file"),
 ])  # fmt: skip
 def test_a_rule_with_a_mistake_is_one_clear_error(staged, kedge, text: str, header: str, expected: str):
     rule(text, header)
     code, _, err = kedge("rules")
     assert code == 2
     assert expected in err and "Traceback" not in err
+
+
+def test_the_name_of_held_out_verdicts_is_taken(staged: Catalog, kedge):
+    rule("SELECT row_id, 'x' AS reason FROM signals")
+    Path("catalogs/rules/mine.sql").rename("catalogs/rules/held_out.sql")
+    code, _, err = kedge("rules")
+    assert code == 2 and "held_out.sql: the name 'held_out' is taken" in err
 
 
 def test_bad_rows_are_removed_by_several_rules_and_each_is_named(catalog: Catalog, kedge):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from collections import Counter
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from curation.catalog import Catalog
 from curation.config import find_project
 from curation.errors import GateFailed, UserError
 from curation.mixtures import build, find_frozen, preview
-from tests.lakes import conversation
+from tests.lakes import conversation, lake_bytes
 
 HEADER = "/* ---\nstage: sft\n{more}--- */\n"
 
@@ -47,7 +48,8 @@ def test_a_preview_counts_what_is_offered_refused_and_left_over(lake, kedge):
     big = seen["sources"]["big"]
     assert (seen["num_rows"], seen["frozen"], big["offered"], big["left_over"]) == (30, False, 50, 20)
     assert big["refused"] == {"empty_answer": 5, "exact_duplicate": 5}
-    assert seen["sources"]["small"] | {} == seen["sources"]["small"] and seen["sources"]["small"]["left_over"] == 20
+    small = seen["sources"]["small"]
+    assert (small["rows"], small["offered"], small["refused"], small["left_over"]) == (0, 20, {}, 20)
     assert not (lake.lake / "mixtures").exists()
     code, out, _ = kedge("mix", "show", "m")
     assert (
@@ -70,7 +72,22 @@ def test_a_preview_counts_what_is_offered_refused_and_left_over(lake, kedge):
     ("FROM take_rows('big', 3) UNION ALL BY NAME FROM take_rows('big', 3)", "come twice in one epoch"),
     ("SELECT * FROM take_rows('big', -3)", "less than nothing"),
     ("SELECT * FROM take_epochs('big', 1001)", "more than 1,000 times the 50"),
-    ("SELECT * FROM read_csv('/etc/passwd')", "m.sql"),
+    ("SELECT * FROM read_csv('/etc/passwd')", "m.sql:4: Cannot access file"),
+    ("SELECT *\nFROM kept,\n  take_rows('smal', 3)", "m.sql:6: there is no source 'smal'; did you mean 'small'"),
+    ("SELECT *\nFROM take_rows('small', 3, sed := 1)", "m.sql:5: Macro take_rows() does not support"),
+    ("SELECT * FROM take_rowz('small', 3)", "m.sql:4: Table Function with name take_rowz does not exist"),
+    ("SELECT * FROM take_rows('small', NULL)", "m.sql:4: a take needs an amount"),
+    ("SELECT * FROM take_rows('small', 1e400)", "a take needs an amount"),
+    ("SELECT * FROM take_rows('small', 0.5)", "a take of 0.5 is no whole number"),
+    ("SELECT * FROM take_epochs('small', NULL)", "a take needs an amount"),
+    ("SELECT * FROM take_weighted(MAP {'big': 0.0}, rows := 4)", "weights that are not below zero, and one above it"),
+    ("SELECT * FROM take_weighted(MAP {'big': 2, 'small': -1}, rows := 4)", "weights that are not below zero"),
+    ("SELECT * FROM take_weighted(MAP {'big': 2, 'small': NULL}, rows := 4)", "weights that are not below zero"),
+    ("SELECT * FROM kept\nWHERE random() < 0.5", "m.sql:5: random() gives other rows at each run"),
+    ("SELECT * FROM kept WHERE now() > '2020-01-01'", "now() gives other rows"),
+    ("SELECT * FROM kept WHERE current_date IS NULL", "current_date gives other rows"),
+    ("SELECT * FROM take_rows('big', 9) TABLESAMPLE 50%", "a sample gives other rows at each run"),
+    ("SELECT 'x' AS row_id", "m.sql: Could not convert string 'x' to UUID"),
 ])  # fmt: skip
 def test_a_mixture_with_a_mistake_is_one_clear_error(lake, kedge, query: str, expected: str):
     write(query)
@@ -103,6 +120,26 @@ def test_a_shortfall_fails_unless_the_header_accepts_or_repeats_it(lake, kedge):
     repeated = rows(build(lake, "m"))
     assert Counter(row["source"] for row in repeated) == {"big": 40, "small": 40}
     assert Counter(row["epoch"] for row in repeated if row["source"] == "small") == {0: 20, 1: 20}
+
+
+@pytest.mark.parametrize("query", [
+    "WITH a AS (SELECT * FROM take_rows('small', 21)) SELECT * FROM a",
+    "SELECT * FROM kept WHERE row_id IN (SELECT row_id FROM TAKE_ROWS('small', (SELECT 21)))",
+    "SELECT * FROM temp.take_rows(lower('SMALL'), n := 21) AS t",
+    "SELECT * FROM take_rows('big', 1) UNION ALL BY NAME\n(SELECT * FROM \"take_rows\"('small', 21) LIMIT 3)",
+])  # fmt: skip
+def test_a_shortfall_is_found_wherever_the_take_stands(lake, kedge, query: str):
+    write(query)
+    code, _, err = kedge("mix", "build", "m")
+    assert code == 1 and f"m.sql:{4 + query.count(chr(10))}: take_rows asks for 21 rows of 'small'" in err
+    write(query, "on_shortfall: accept\n")
+    assert build(lake, "m").num_rows >= 4
+
+
+@pytest.mark.parametrize("ending", [";", " -- all of it", "; -- done; really", ";\n/* the; end */\n", ";;"])
+def test_a_query_may_end_in_semicolons_and_comments(lake, ending: str):
+    write("SELECT * FROM kept WHERE source <> ';' -- not this one;\nAND source = 'small'" + ending)
+    assert preview(lake, "m")["num_rows"] == 20
 
 
 def test_nothing_to_repeat_is_said_and_not_passed_over(lake, kedge):
@@ -150,6 +187,17 @@ def test_the_training_order_is_a_hash_over_all_sources_and_follows_the_seed(lake
     assert lengths == sorted(lengths)
 
 
+def test_the_bytes_of_a_frozen_mixture_follow_from_its_inputs_alone(lake, kedge):
+    write("SELECT * FROM take_weighted(MAP {'big': 0.7, 'small': 0.3}, rows := 40)")
+    build(lake, "m")
+    kinds = ("mixtures", "verdicts", "signals")
+    before = lake_bytes(Path.cwd(), *kinds)
+    for kind in kinds:
+        shutil.rmtree(lake.lake / kind)
+    build(lake, "m")
+    assert before and lake_bytes(Path.cwd(), *kinds) == before
+
+
 def test_a_frozen_mixture_stays_until_its_file_or_sources_change(lake, kedge):
     write("SELECT * FROM take_rows('big', 30)")
     mixture = build(lake, "m")
@@ -173,6 +221,10 @@ def test_lineage_and_counts_are_in_the_manifest(lake):
     assert takes == [("big", 30, 50, 30), ("small", 20, 20, 20)]
     text = (build(lake, "m").folder / "mixture.sql").read_text()
     assert "take_rows('big', 30)" in text
+    assert str(Path.cwd()) not in manifest.model_dump_json(), "a manifest holds no paths"
+    big = manifest.counts["sources"]["big"]
+    assert (big["rows"], big["offered"], big["left_over"]) == (30, 50, 20)
+    assert big["refused"] == {"empty_answer": 5, "exact_duplicate": 5}
 
 
 def test_held_out_prompts_are_frozen_beside_the_mixture_and_never_trained_on(lake, kedge):
@@ -199,8 +251,6 @@ def test_token_budgets_are_counted_under_the_headers_template(lake, tiny_model: 
     (take,) = seen["takes"]
     assert take["unit"] == "tokens" and 400 < take["delivered"] <= 500 < take["offered"]
     assert seen["tokens"] == take["delivered"]
-    connection = again.session()
-    connection.close()
     write("SELECT * FROM take_weighted(MAP {'big': 0.7, 'small': 0.3}, tokens := 600)",
           "tokenizer: tiny\ntemplate: chatml\n")  # fmt: skip
     delivered = {item["source"]: item["delivered"] for item in preview(again, "m")["takes"]}
@@ -233,6 +283,10 @@ def test_weights_are_shares_of_one_budget(lake):
     write("SELECT * FROM take_weighted(MAP {'big': 3, 'small': 1}, rows := 40)")
     counts = Counter(row["source"] for row in rows(build(lake, "m")))
     assert counts == {"big": 30, "small": 10}
+    write("SELECT * FROM take_weighted(MAP {'big': 0.71::DOUBLE, 'small': 0.29::DOUBLE}, rows := 100)",
+          "on_shortfall: repeat\n", "binary")  # fmt: skip
+    counts = preview(lake, "binary")["sources"]
+    assert (counts["big"]["rows"], counts["small"]["rows"]) == (71, 29), "a binary fraction costs no row"
     write("SELECT * FROM take_weighted(MAP {'big': 0.5, 'small': 0.25}, rows := 31)", name="odd")
     assert sum(Counter(row["source"] for row in rows(build(lake, "odd"))).values()) == math.floor(31 * 2 / 3) + 31 // 3
 

@@ -43,12 +43,15 @@ def test_a_smaller_take_is_a_subset_of_a_larger_one(tokens, a: int, b: int, seed
 
 
 @FEW
-@given(TOKENS, TOKENS, SEEDS)
-def test_rows_that_are_added_do_not_reshuffle_the_rest(before, added, seed: int):
-    key = "SELECT row_id FROM kept WHERE source = 's' ORDER BY sample_key(row_id, {seed}), row_id"
-    old = [row[0] for row in connect({"s": before}).execute(key.format(seed=seed)).fetchall()]
-    new = [row[0] for row in connect({"s": before + added}).execute(key.format(seed=seed)).fetchall()]
-    assert [row for row in new if row in set(old)] == old
+@given(TOKENS, TOKENS, st.integers(0, 60), SEEDS)
+def test_rows_that_are_added_do_not_reshuffle_the_rest(before, added, n: int, seed: int):
+    small, large = connect({"s": before}), connect({"s": before + added})
+    old = {row[0] for row in small.execute("SELECT row_id FROM kept").fetchall()}
+    taken = {row for row, _ in ids(large, f"take_rows('s', {n}, seed := {seed})")}
+    assert taken & old <= {row for row, _ in ids(small, f"take_rows('s', {n}, seed := {seed})")}
+    order = f"SELECT row_id FROM kept ORDER BY sample_key(row_id, {seed}), row_id"
+    kept = [row[0] for row in large.execute(order).fetchall() if row[0] in old]
+    assert kept == [row[0] for row in small.execute(order).fetchall()]
 
 
 @FEW
@@ -89,14 +92,37 @@ def test_epochs_are_whole_repeats_and_a_prefix_of_one_more(tokens, epochs: float
 @FEW
 @given(st.lists(st.integers(1, 9), min_size=2, max_size=4), st.integers(1, 60))
 def test_weights_hold_to_within_a_row(weights: list[int], rows: int):
-    sources = {f"s{n}": [5] * 60 for n in range(len(weights))}
+    connection = connect({f"s{n}": [5] * 60 for n in range(len(weights))})
     parts = ", ".join(f"'s{n}': {weight}" for n, weight in enumerate(weights))
-    connection = connect(sources)
-    found = connection.execute(f"SELECT source, count(*) FROM take_weighted(MAP {{{parts}}}, rows := {rows}) "
-                               "GROUP BY source").fetchall()  # fmt: skip
-    counts = dict(found)
+    query = f"SELECT source, count(*) FROM take_weighted(MAP {{{parts}}}, rows := {rows}) GROUP BY source"
+    counts = dict(connection.execute(query).fetchall())
     for n, weight in enumerate(weights):
         assert 0 <= rows * weight / sum(weights) - counts.get(f"s{n}", 0) < 1
+
+
+@FEW
+@given(st.lists(st.integers(20, 60), min_size=20, max_size=30), st.integers(1, 9), st.integers(1, 300), SEEDS)
+def test_weights_of_tokens_hold_to_within_a_row_and_a_larger_budget_keeps_what_was_taken(tokens, weight, budget, seed):
+    connection = connect({"a": tokens, "b": tokens[::-1]}, "accept")
+    call = f"take_weighted(MAP {{{{'a': {weight}, 'b': 10}}}}, tokens := {{}}, seed := {seed})"
+    query = f"SELECT source, sum(tokens) FROM {call.format(budget)} GROUP BY source"
+    taken = dict(connection.execute(query).fetchall())
+    for source, share in (("a", weight), ("b", 10)):
+        asked = budget * share / (weight + 10)
+        assert asked - max(tokens) - 1 < taken.get(source, 0) <= asked
+    assert set(ids(connection, call.format(budget))) <= set(ids(connection, call.format(budget + 50)))
+
+
+@FEW
+@given(TOKENS, st.integers(0, 30), SEEDS)
+def test_a_take_is_the_same_whatever_the_order_of_the_rows(tokens, n: int, seed: int):
+    connection = connect({"s": tokens})
+    query = f"take_rows('s', {n}, seed := {seed})"
+    before = ids(connection, query)
+    connection.execute("CREATE TABLE turned AS SELECT * FROM kept ORDER BY row_id DESC")
+    connection.execute("DELETE FROM kept")
+    connection.execute("INSERT INTO kept SELECT * FROM turned")
+    assert ids(connection, query) == before
 
 
 def test_another_seed_takes_other_rows_and_the_same_seed_the_same():
@@ -111,5 +137,6 @@ def test_another_seed_takes_other_rows_and_the_same_seed_the_same():
 ])  # fmt: skip
 def test_what_no_header_can_satisfy_is_told(requested: int, offered: int, repeats: bool, wrong: bool):
     record = {"take": "take_rows", "source": "s", "unit": "rows", "requested": requested, "offered": offered,
-              "repeats": repeats}  # fmt: skip
-    assert bool(hopeless([record], "fail")) == wrong
+              "repeats": repeats, "line": 4}  # fmt: skip
+    found = hopeless([record], "fail", "m.sql")
+    assert bool(found) == wrong and all(problem.where == "m.sql:4" for problem in found)
