@@ -42,7 +42,7 @@ class Anatomy(PartMeasure):
     mask_starts and mask_lengths: runs of trained tokens. A row on which the template raises has 0 tokens and
     render_error."""
 
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     stages: ClassVar[tuple[str, ...]] = ("midtrain", "sft")
     depends_on: ClassVar[tuple[str, ...]] = ("curation/rendering/render.py",)
     columns: ClassVar[pa.Schema] = pa.schema(
