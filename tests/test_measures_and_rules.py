@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import shutil
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from curation import registry, schema
+from curation import cli, registry, schema
 from curation.catalog import Catalog
 from curation.config import find_project
 from curation.ingest import ingest
@@ -28,12 +30,22 @@ STAGES = {
 }  # fmt: skip
 
 
-@pytest.fixture
-def staged(catalog: Catalog, kedge) -> Catalog:
+@pytest.fixture(scope="module")
+def ingested(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One small source per stage, named like it."""
-    for stage, records in STAGES.items():
-        Path(f"{stage}.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
-        assert kedge("add", f"{stage}.jsonl", "--stage", stage)[0] == 0
+    root = tmp_path_factory.mktemp("ingested")
+    (root / "kedge.yaml").write_text("tokenizers: {}\n")
+    with contextlib.chdir(root):
+        for stage, records in STAGES.items():
+            Path(f"{stage}.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+            assert cli.run(["add", f"{stage}.jsonl", "--stage", stage]) == 0
+    return root
+
+
+@pytest.fixture
+def staged(ingested: Path, catalog: Catalog) -> Catalog:
+    """A copy of the ingested project to write in."""
+    shutil.copytree(ingested, catalog.project.root, dirs_exist_ok=True)
     return catalog
 
 

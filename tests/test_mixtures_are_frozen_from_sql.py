@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import shutil
@@ -11,6 +12,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
+from curation import cli
 from curation.catalog import Catalog
 from curation.config import find_project
 from curation.errors import GateFailed, UserError
@@ -20,16 +22,26 @@ from tests.lakes import conversation, lake_bytes
 HEADER = "/* ---\nstage: sft\n{more}--- */\n"
 
 
-@pytest.fixture
-def lake(catalog: Catalog, kedge) -> Catalog:
+@pytest.fixture(scope="module")
+def ingested(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """`big` with 60 rows of which 5 repeat and 5 have an empty answer, `small` with 20, `pages` of mid-training."""
+    root = tmp_path_factory.mktemp("ingested")
     lines = [conversation(f"big {n}?", "answer " * (n % 7 + 1)) for n in range(50)]
     lines += lines[:5] + [conversation(f"empty {n}?", "") for n in range(5)]
-    Path("big.jsonl").write_text("".join(lines))
-    Path("small.jsonl").write_text("".join(conversation(f"small {n}?", "yes") for n in range(20)))
-    Path("pages.jsonl").write_text("".join(json.dumps({"text": f"page {n}"}) + "\n" for n in range(4)))
-    for name in ("big", "small", "pages"):
-        assert kedge("add", f"{name}.jsonl")[0] == 0
+    (root / "big.jsonl").write_text("".join(lines))
+    (root / "small.jsonl").write_text("".join(conversation(f"small {n}?", "yes") for n in range(20)))
+    (root / "pages.jsonl").write_text("".join(json.dumps({"text": f"page {n}"}) + "\n" for n in range(4)))
+    (root / "kedge.yaml").write_text("tokenizers: {}\n")
+    with contextlib.chdir(root):
+        assert [cli.run(["add", f"{name}.jsonl"]) for name in ("big", "small", "pages")] == [0, 0, 0]
+        assert cli.run(["rules"]) == 0
+    return root
+
+
+@pytest.fixture
+def lake(ingested: Path, catalog: Catalog) -> Catalog:
+    """A copy of the ingested project to write in."""
+    shutil.copytree(ingested, catalog.project.root, dirs_exist_ok=True)
     Path("catalogs/mixtures").mkdir()
     return catalog
 
