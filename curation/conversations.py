@@ -66,6 +66,8 @@ def message(value: Any) -> dict[str, str]:
     if role is None:
         raise Rejected(f"unknown role {named!r:.40}")
     content = value.get("content", value.get("value"))
+    if len(value) == 2 and type(content) is str and named not in CALL_ROLES:
+        return {"role": role, "content": content}  # what most messages are
     found: dict[str, str] = {"role": role}
     calls: list[Any] = []
     reasoning = next((value[key] for key in ("reasoning_content", "reasoning", "thinking") if value.get(key)), None)

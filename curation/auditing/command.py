@@ -9,42 +9,102 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from curation.auditing.audit import Audit, audit_key, audit_rows, filled_columns, mirror_for
+from curation.auditing.audit import Audit, audit_key, audit_rows, filled_columns, measured, mirror_for
 from curation.auditing.gate import audit_run, audit_subject, mixture_subject
-from curation.catalog import Catalog
+from curation.auditing.mirrors import Mirror
+from curation.auditing.sweep import Sweep, sweep
+from curation.catalog import Catalog, Manifest
 from curation.config import Project, find_project, shown
 from curation.console import out, print_json
 from curation.errors import EXIT_FAILED, EXIT_OK, UserError, did_you_mean
 from curation.fingerprint import fingerprint, hash_file
 from curation.measures.anatomy import Anatomy, anatomy_for
 from curation.reports.audit import print_audit, worst_rows, write
+from curation.reports.sweep import print_sweep
+from curation.reports.sweep import write as write_sweep
 from curation.runs import Run
+
+SWEEP_VERSION = 1
 
 
 def run(subject: str, tokenizer: str | None, max_length: int | None, to: Path | None, as_json: bool) -> int:
-    """Audit, print, and return the exit code: 1 where a check fails."""
-    made = _file(Path(subject), tokenizer, max_length, to) if Path(subject).is_file() else \
-        _project(subject, tokenizer, max_length, to)  # fmt: skip
-    if as_json:
-        print_json(made.as_json())
-    else:
-        print_audit(made)
-        folder = to or made.folder
-        if folder is not None:
-            out.print(f"report: {shown(folder / 'report.html')}", markup=False)
+    """Audit, print, and return the exit code: 1 where a check fails. A file or a mixture without a length is swept over
+    many; that decides nothing, so its exit code is 0."""
+    is_file = Path(subject).is_file()
+    if max_length is None and (is_file or not _is_run(subject, tokenizer)):
+        swept = sweep_file(Path(subject), tokenizer, to) if is_file else sweep_mixture(subject, tokenizer, to)
+        print_json(swept.as_json()) if as_json else print_sweep(swept)
+        _say_where(to or swept.folder, as_json)
+        return EXIT_OK
+    made = _file(Path(subject), tokenizer, max_length, to) if is_file else _project(subject, tokenizer, max_length, to)
+    print_json(made.as_json()) if as_json else print_audit(made)
+    _say_where(to or made.folder, as_json)
     return EXIT_OK if made.passed else EXIT_FAILED
+
+
+def _say_where(folder: Path | None, as_json: bool) -> None:
+    if folder is not None and not as_json:
+        out.print(f"report: {shown(folder / 'report.html')}", markup=False)
+
+
+def _is_run(subject: str, tokenizer: str | None) -> bool:
+    """Whether the subject is a run's own audit. Raises UserError for a name that is neither a run nor a mixture."""
+    project = find_project()
+    runs, mixtures = project.paths("runs", ".yaml"), project.paths("mixtures", ".sql")
+    if subject not in runs and subject.partition("@")[0] not in mixtures:
+        raise UserError(f"there is no run, mixture or file '{subject}'", did_you_mean(subject, {*runs, *mixtures}))
+    return subject in runs and tokenizer is None
+
+
+def sweep_mixture(name: str, tokenizer: str | None, to: Path | None) -> Sweep:
+    """A frozen mixture at many lengths, published under `lake/sweeps/`."""
+    catalog = Catalog(find_project())
+    subject = mixture_subject(catalog, name, tokenizer, None)
+    table = measured(catalog, subject.anatomy, subject.mixture)
+    source = pa.chunked_array([pq.read_table(part, columns=["source"])["source"].combine_chunks()
+                               for part in subject.mixture.train])  # fmt: skip
+    made = sweep(subject.name, source, table, subject.mirror)
+    made.details = {"mixture": f"{subject.mixture.name}@{subject.mixture.fingerprint[:12]}",
+                    "template": subject.anatomy.template, "rendering": subject.anatomy.path}  # fmt: skip
+    made.folder = catalog.folder("sweeps", subject.name, fingerprint([SWEEP_VERSION, subject.key])[:16])
+    if catalog.manifest(made.folder) is None:
+        with catalog.publishing(made.folder) as draft:
+            write_sweep(made, draft.folder)
+            draft.manifest = Manifest(kind="sweeps", name=subject.name, fingerprint=subject.key,
+                                      inputs={"mixture": subject.mixture.fingerprint})  # fmt: skip
+    if to is not None:
+        write_sweep(made, to)
+    return made
+
+
+def sweep_file(path: Path, tokenizer: str | None, to: Path | None) -> Sweep:
+    """A bare dataset at many lengths, without any project."""
+    if tokenizer is None:
+        raise UserError("a bare file needs --tokenizer", f"for example: kedge audit {path} --tokenizer FOLDER")
+    mirror = mirror_for("trl_sft", {"max_length": None})
+    with tempfile.TemporaryDirectory() as folder:
+        parts, table, _ = measured_file(path, tokenizer, mirror, _project_or_none(), Path(folder))
+        source = pa.chunked_array(
+            [pq.read_table(part, columns=["source"])["source"].combine_chunks() for part in parts]
+        )
+        made = sweep(path.name, source, table, mirror)
+    if to is not None:
+        write_sweep(made, to)
+    return made
+
+
+def _project_or_none() -> Project | None:
+    try:
+        return find_project()
+    except UserError:
+        return None
 
 
 def _file(path: Path, tokenizer: str | None, max_length: int | None, to: Path | None) -> Audit:
     if tokenizer is None or max_length is None:
         step = f"for example: kedge audit {path} --tokenizer FOLDER --max-length 2048"
-        raise UserError("a bare file needs --tokenizer and --max-length", step)
-    project: Project | None = None
-    try:
-        project = find_project()
-    except UserError:
-        project = None
-    made, fates = audit_file(path, tokenizer, max_length, project=project)
+        raise UserError("a bare file needs --tokenizer", step)
+    made, fates = audit_file(path, tokenizer, max_length, project=_project_or_none())
     if to is not None:
         to.mkdir(parents=True, exist_ok=True)
         write(made, fates, to)
@@ -55,42 +115,39 @@ def audit_file(path: Path, tokenizer: str, max_length: int, *, project: Project 
                assistant_only: bool = False) -> tuple[Audit, pa.Table]:  # fmt: skip
     """Audit a bare dataset under TRL SFT's defaults, without any project. The template is the tokenizer's own where it
     has one, else ChatML."""
-    from curation.ingest import read_bare
-    from curation.rendering import load_tokenizer
-
     mirror = mirror_for("trl_sft", {"max_length": max_length, "assistant_only_loss": assistant_only})
     with tempfile.TemporaryDirectory() as folder:
-        stage, parts = read_bare(path, Path(folder))
-        if stage not in Anatomy.stages:
-            raise UserError(f"holds {stage} rows, which TRL SFT does not train on", "audit a midtrain or sft dataset",
-                            where=str(path))  # fmt: skip
-        own = load_tokenizer(project, tokenizer).hf.chat_template is not None
-        rendering = mirror.rendering_path(stage, filled_columns(parts))
-        anatomy = anatomy_for(project, tokenizer, "tokenizer" if own else "chatml", rendering, {})
-        tables = []
-        for part in parts:
-            table = pq.read_table(part, columns=list(anatomy.reads(stage)))
-            tables.append(anatomy.measure(table, stage))
+        parts, table, anatomy = measured_file(path, tokenizer, mirror, project, Path(folder))
         data = fingerprint([hash_file(part) for part in parts])
-        table = pa.concat_tables(tables)
         audit, fates = audit_rows(path.name, parts, table, mirror, audit_key(mirror, anatomy, data))
+        stage = pq.read_table(parts[0], columns=["stage"])["stage"][0].as_py()
         audit.details["worst"] = worst_rows(parts, fates, table, anatomy, stage)
         return audit, fates
 
 
+def measured_file(path: Path, tokenizer: str, mirror: Mirror, project: Project | None, folder: Path) -> tuple[
+    list[Path], pa.Table, Anatomy
+]:  # fmt: skip
+    """(row parts written into `folder`, anatomy of their rows, the measure) of a bare dataset."""
+    from curation.ingest import read_bare
+    from curation.rendering import load_tokenizer
+
+    stage, parts = read_bare(path, folder)
+    if stage not in Anatomy.stages:
+        raise UserError(f"holds {stage} rows, which TRL SFT does not train on", "audit a midtrain or sft dataset",
+                        where=str(path))  # fmt: skip
+    own = load_tokenizer(project, tokenizer).hf.chat_template is not None
+    rendering = mirror.rendering_path(stage, filled_columns(parts))
+    anatomy = anatomy_for(project, tokenizer, "tokenizer" if own else "chatml", rendering, {})
+    tables = [anatomy.measure(pq.read_table(part, columns=list(anatomy.reads(stage))), stage) for part in parts]
+    return parts, pa.concat_tables(tables), anatomy
+
+
 def _project(subject: str, tokenizer: str | None, max_length: int | None, to: Path | None) -> Audit:
     catalog = Catalog(find_project())
-    runs, mixtures = catalog.project.paths("runs", ".yaml"), catalog.project.paths("mixtures", ".sql")
-    by_run = subject in runs and max_length is None and tokenizer is None
-    if not by_run and subject.partition("@")[0] not in mixtures:
-        raise UserError(f"there is no run, mixture or file '{subject}'", did_you_mean(subject, {*runs, *mixtures}))
-    if by_run:
-        made = audit_run(catalog, Run(catalog, subject))
-    else:
-        if max_length is None:
-            raise UserError("the audit of a mixture needs --max-length", "a context length belongs to a run: audit a "
-                            "run, or give one")  # fmt: skip
-        made = audit_subject(catalog, mixture_subject(catalog, subject, tokenizer, max_length))
+    by_run = _is_run(subject, tokenizer) and max_length is None
+    made = audit_run(catalog, Run(catalog, subject)) if by_run else \
+        audit_subject(catalog, mixture_subject(catalog, subject, tokenizer, max_length))  # fmt: skip
     if to is not None and made.folder is not None:
         to.mkdir(parents=True, exist_ok=True)
         for name in ("report.html", "audit.json"):

@@ -1,0 +1,84 @@
+"""The report of a sweep: a chart of what each context length keeps, a table, JSON."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from curation.console import out, table
+from curation.reports.page import PALETTE, figure, render, svg
+
+if TYPE_CHECKING:
+    from markupsafe import Markup
+
+    from curation.auditing.sweep import Sweep
+
+KEPT = (  # label, kept, of
+    ("rows whole", "rows_whole", "rows"), ("answers kept", "answers_kept", "answers_before"),
+    ("</think> kept", "think_closed_after", "think_closed_before"),
+    ("trained tokens kept", "kept_trained_tokens", "trained_tokens"),
+)  # fmt: skip
+WHAT = {"answers": "answers", "thoughts": "closed thoughts", "rows": "rows whole"}
+
+
+def share(entry: dict[str, Any], kept: str, of: str) -> float | None:
+    """A share (0..1) of one length, None where there is nothing to keep."""
+    return entry[kept] / entry[of] if entry[of] else None
+
+
+def proposal_lines(sweep: Sweep) -> list[str]:
+    """What to set max_length to, and what for."""
+    return [f"max_length {length:,} keeps 99 % of the {WHAT[name]} of every source"
+            for name, length in sweep.proposals.items() if length is not None]  # fmt: skip
+
+
+def write(sweep: Sweep, folder: Path) -> None:
+    """Write sweep.json and report.html into a folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "sweep.json").write_text(json.dumps(sweep.as_json(), indent=1, sort_keys=True, ensure_ascii=False))
+    (folder / "report.html").write_text(page(sweep))
+
+
+def page(sweep: Sweep) -> str:
+    """The report as one self-contained HTML page."""
+    sources = [item["source"] for item in sweep.lengths[0]["sources"]]
+    return render("sweep.html.j2", {"title": f"What each context length keeps: {sweep.subject}", "sweep": sweep,
+                                    "kept": KEPT, "share": share, "chart": _chart(sweep), "sources": sources,
+                                    "proposals": proposal_lines(sweep)})  # fmt: skip
+
+
+def _chart(sweep: Sweep) -> Markup:
+    drawing = figure(9, 3.4)
+    axes = drawing.subplots()
+    lengths = [entry["max_length"] for entry in sweep.lengths]
+    for (label, kept, of), shade in zip(KEPT, ("calm", "good", "bad", "warn"), strict=True):
+        shares = [share(entry, kept, of) for entry in sweep.lengths]
+        if None not in shares:
+            axes.plot(lengths, [100 * (value or 0.0) for value in shares], marker="o", label=label,
+                      color=PALETTE[shade])  # fmt: skip
+    needed = sweep.proposals["answers"]
+    if needed is not None:
+        axes.axvline(needed, color=PALETTE["grey"], linestyle="--")
+        axes.annotate(f"99 % of answers: {needed:,}", (needed, 2), xytext=(4, 0), textcoords="offset points",
+                      color=PALETTE["grey"])  # fmt: skip
+    axes.set_xscale("log", base=2)
+    axes.set_xticks(lengths, [f"{length:,}" for length in lengths])
+    axes.set_ylim(-3, 103)
+    axes.set_xlabel("context length, tokens")
+    axes.set_ylabel("kept, %")
+    axes.legend(frameon=False, fontsize=8, loc="upper left")
+    return svg(drawing)
+
+
+def print_sweep(sweep: Sweep) -> None:
+    """One line per length, then the proposals."""
+    columns = ["max_length", *(label for label, _, _ in KEPT), "failed checks"]
+    rows = []
+    for entry in sweep.lengths:
+        shares = [share(entry, kept, of) for _, kept, of in KEPT]
+        rows.append([entry["max_length"], *("-" if value is None else f"{value:.1%}" for value in shares),
+                     ", ".join(entry["failed"]) or "none"])  # fmt: skip
+    table(f"{sweep.subject}: {sweep.num_rows:,} rows under {sweep.mirror}", columns, rows)
+    for line in proposal_lines(sweep):
+        out.print(line, markup=False)
