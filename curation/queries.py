@@ -44,8 +44,8 @@ def at_line(where: str, line: int | None) -> str:
 
 
 def require_repeatable(connection: duckdb.DuckDBPyConnection, text: str, where: str) -> None:
-    """Raises UserError for a query whose rows change from run to run (chance, clocks, samples): its output is named by
-    its inputs, so that it must follow from them."""
+    """Raises UserError for a query whose rows change from run to run (chance, clocks, samples), or that hides another
+    in a text: an output is named by its inputs, so that it must follow from them, and no take may go uncounted."""
     unstable = {row[0] for row in connection.execute(
         "SELECT function_name FROM duckdb_functions() WHERE stability <> 'CONSISTENT' AND function_name <> 'error'"
     ).fetchall()}  # fmt: skip
@@ -58,6 +58,9 @@ def require_repeatable(connection: duckdb.DuckDBPyConnection, text: str, where: 
             name = node["column_names"][0]
         elif node.get("sample"):
             name = "a sample"
+        elif node.get("type") == "TABLE_FUNCTION" and node["function"]["function_name"] == "query":
+            problems.append(Problem("query() hides what it reads", "write the query itself",
+                                    at_line(where, line_of(node, text))))  # fmt: skip
         if name:
             problems.append(Problem(f"{name} gives other rows at each run", "use a take, or order by "
                                     "sample_key(row_id, SEED)", at_line(where, line_of(node, text))))  # fmt: skip

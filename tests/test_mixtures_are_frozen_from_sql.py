@@ -99,6 +99,7 @@ def test_a_preview_counts_what_is_offered_refused_and_left_over(lake, kedge):
     ("SELECT * FROM kept WHERE now() > '2020-01-01'", "now() gives other rows"),
     ("SELECT * FROM kept WHERE current_date IS NULL", "current_date gives other rows"),
     ("SELECT * FROM take_rows('big', 9) TABLESAMPLE 50%", "a sample gives other rows at each run"),
+    ("SELECT * FROM query('FROM take_rows(''small'', 99)')", "m.sql:4: query() hides what it reads"),
     ("SELECT 'x' AS row_id", "m.sql: Could not convert string 'x' to UUID"),
 ])  # fmt: skip
 def test_a_mixture_with_a_mistake_is_one_clear_error(lake, kedge, query: str, expected: str):

@@ -1,13 +1,14 @@
 """Ingest, measure and mix synthetic SFT rows, beside the same work done by hand.
 
 `python -m tests.benchmarks.spine` takes 1,000,000 rows, `--small` 40,000 (a minute), `--rows N` any number. Every
-command runs as a process of its own, is watched with all its children, and begins with a cold interpreter.
+command runs as a process of its own, is watched with all its children, and begins with a cold interpreter; kedge and
+its peer have two worker processes each.
 
 kedge, through its own commands: `add` (parse, check the turns, hash payload and prompt, ids, held-out share, rejects
 with reasons, Parquet), `measure` (text statistics, exact duplicates over all sources), `mix build` (four rules with a
 reason per row left out, takes by weight, training order, lineage, held-out split, Parquet).
 
-The peer, `datasets` with two processes: load JSON and save Parquet; a map that counts characters and words and hashes
+The peer, `datasets` alone: load JSON and save Parquet; a map that counts characters and words and hashes
 the content, saved; drop duplicates, take by weight, shuffle, save. It keeps no ids, rejects, lineage or reasons, checks
 no conversation, holds out no prompt, and keeps every hash in memory; so measure and mix compare like with like but for
 the lineage, while ingest does more than its peer. The second peer of ingest, DuckDB's `read_json` copied to Parquet,
@@ -76,7 +77,7 @@ def kedge_costs(root: Path, rows: int) -> dict[str, Cost]:
     """What each step of kedge takes in a new project."""
     (root / "catalogs" / "mixtures").mkdir(parents=True)
     (root / "catalogs" / "sources").mkdir()
-    (root / "kedge.yaml").write_text("tokenizers: {}\n")
+    (root / "kedge.yaml").write_text("workers: 2\n")
     (root / "catalogs" / "mixtures" / "all.sql").write_text(MIXTURE.format(rows=rows // 2))
     costs = []
     for source in SOURCES:
