@@ -48,3 +48,14 @@ def test_the_synthetic_rows_are_the_same_every_time_and_hold_duplicates(tmp_path
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
         lines += (tmp_path / "a" / name).read_text().splitlines()
     assert len(lines) == 2_400 and 2_200 < len(set(lines)) < 2_400
+
+
+def test_the_audit_benchmark_ends_with_one_json_object(capsys):
+    from tests.benchmarks import audit
+
+    returned = audit.main(["--rows", "500"])
+    out = capsys.readouterr().out
+    assert json.loads(out.strip().splitlines()[-1]) == returned
+    for step in ("one_length", "sweep"):
+        assert returned[f"seconds_{step}"] >= 0 and returned[f"cpu_ratio_to_duckdb_{step}"] > 0
+    assert returned["peak_memory_bytes"] > 1e6

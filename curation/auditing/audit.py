@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from packaging.requirements import SpecifierSet
@@ -114,13 +115,14 @@ def audit_rows(subject: str, parts: list[Path], anatomy: pa.Table, mirror: Mirro
     fates = mirror.fates(anatomy)
     judged = Judged.of(rows["source"], anatomy, fates)
     limit = getattr(mirror, "max_length", None)
-    checks = run_checks(judged, limit, mirror.refuses(anatomy))
+    sources = by_source(judged)
+    checks = run_checks(judged, sources, limit, mirror.refuses(anatomy))
     count = rows.num_rows
     epoch = rows["epoch"] if "epoch" in wanted else pa.array([0] * count, pa.int32())
     ids = rows["row_id"] if pa.types.is_string(rows["row_id"].type) else pa.array(
         [value.hex if hasattr(value, "hex") else str(value) for value in rows["row_id"].to_pylist()])  # fmt: skip
     table = pa.table({
-        "position": pa.array(range(count), pa.int64()), "row_id": ids, "source": rows["source"], "epoch": epoch,
+        "position": pa.array(np.arange(count), pa.int64()), "row_id": ids, "source": rows["source"], "epoch": epoch,
         "fate": fates["fate"], "tokens": anatomy["tokens"], "kept_tokens": fates["kept_tokens"],
         "trained_tokens": anatomy["trained_tokens"], "kept_trained_tokens": fates["kept_trained_tokens"],
         "ids_hash": anatomy["ids_hash"], "bin": fates["bin"],
@@ -128,19 +130,17 @@ def audit_rows(subject: str, parts: list[Path], anatomy: pa.Table, mirror: Mirro
     packed = bool(getattr(mirror, "packing", False))
     num_bins = len(set(fates["bin"].to_pylist()) - {-1}) if packed else None
     audit = Audit(subject, key, mirror.plugin_name(), mirror.model_dump(mode="json"), limit, count, num_bins, checks,
-                  by_source(judged))  # fmt: skip
+                  sources)  # fmt: skip
     audit.details["length_histogram"] = histogram(judged)
     return audit, table
 
 
 def histogram(rows: Judged, buckets: int = 40) -> dict[str, Any]:
     """Rows per length bucket and source: edges (tokens, ascending) and counts."""
-    import numpy as np
-
     top = max(1, int(rows.tokens.max(initial=1)))
     edges = np.unique(np.linspace(0, top + 1, buckets + 1).astype(int))
-    names = sorted(set(rows.source))
-    counts = {name: np.histogram(rows.tokens[rows.source == name], edges)[0].tolist() for name in names}
+    counts = {name: np.histogram(rows.tokens[rows.source == index], edges)[0].tolist()
+              for index, name in enumerate(rows.names)}  # fmt: skip
     return {"edges": edges.tolist(), "counts": counts}
 
 

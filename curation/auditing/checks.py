@@ -6,11 +6,12 @@ Ids are those of the audit's specification: A for rows and cuts, R for rendering
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any, Literal
+from dataclasses import dataclass, replace
+from typing import Any, Literal, cast
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 Level = Literal["ok", "warn", "error"]
 ROUNDING = 1e-9
@@ -37,47 +38,55 @@ def level(value: float, warn: float, error: float) -> Level:
 
 @dataclass(frozen=True)
 class Judged:
-    """Columns of all rows in training order as arrays of length N, and the sources' names."""
+    """Columns of all rows in training order as arrays of length N. `source` holds indices into `names`, the sources in
+    name order."""
 
+    names: list[str]
     source: np.ndarray
-    fate: np.ndarray
     tokens: np.ndarray
-    kept: np.ndarray
     trained: np.ndarray
-    kept_trained: np.ndarray
     last_stop: np.ndarray
     think_open: np.ndarray
     think_close: np.ndarray
     answer_start: np.ndarray
     answer_end: np.ndarray
     errors: np.ndarray
+    whole: np.ndarray
+    dropped: np.ndarray
+    kept: np.ndarray
+    kept_trained: np.ndarray
 
     @classmethod
     def of(cls, source: pa.ChunkedArray, anatomy: pa.Table, fates: pa.Table) -> Judged:
         """From the tables that the anatomy measure and a mirror return."""
-
-        def column(table: pa.Table, name: str) -> np.ndarray:
-            return table[name].to_numpy()
-
-        names = np.array(source.to_pylist(), dtype=object)
+        encoded = source.combine_chunks().dictionary_encode()
+        found = encoded.dictionary.to_pylist()
+        names = sorted(found)
+        ranks = np.array([names.index(name) for name in found], dtype=np.int64)
+        columns = {name: anatomy[name].to_numpy() for name in (
+            "tokens", "last_stop", "think_open", "think_close", "answer_start", "answer_end")}  # fmt: skip
         return cls(
-            source=names,
-            fate=column(fates, "fate"),
-            tokens=column(anatomy, "tokens"),
-            kept=column(fates, "kept_tokens"),
-            trained=column(anatomy, "trained_tokens"),
-            kept_trained=column(fates, "kept_trained_tokens"),
-            last_stop=column(anatomy, "last_stop"),
-            think_open=column(anatomy, "think_open"),
-            think_close=column(anatomy, "think_close"),
-            answer_start=column(anatomy, "answer_start"),
-            answer_end=column(anatomy, "answer_end"),
-            errors=anatomy["render_error"].is_valid().to_numpy(),
-        )
+            names=names, source=ranks[encoded.indices.to_numpy()] if found else np.empty(0, np.int64),
+            trained=anatomy["trained_tokens"].to_numpy(), errors=anatomy["render_error"].is_valid().to_numpy(),
+            **columns, **cls._after(fates),
+        )  # fmt: skip
 
-    @property
-    def present(self) -> np.ndarray:
-        return self.fate != "dropped"
+    @staticmethod
+    def _after(fates: pa.Table) -> dict[str, np.ndarray]:
+        return {"whole": pc.equal(fates["fate"], "whole").to_numpy(),
+                "dropped": pc.equal(fates["fate"], "dropped").to_numpy(),
+                "kept": fates["kept_tokens"].to_numpy(),
+                "kept_trained": fates["kept_trained_tokens"].to_numpy()}  # fmt: skip
+
+    def under(self, fates: pa.Table) -> Judged:
+        """The same rows under other fates."""
+        return replace(self, **cast(Any, self._after(fates)))
+
+    def each(self, values: np.ndarray) -> list[int]:
+        """Sums of N values per source, then over all: shape len(names) + 1."""
+        sums = np.bincount(self.source, weights=values, minlength=len(self.names)) if values.dtype != bool else \
+            np.bincount(self.source[values], minlength=len(self.names))  # fmt: skip
+        return [*(int(value) for value in sums), int(sums.sum())]
 
     @property
     def has_stop(self) -> np.ndarray:
@@ -106,25 +115,21 @@ class Judged:
 
 def by_source(rows: Judged) -> list[dict[str, Any]]:
     """Per source and over `all`: counts before and after, in rows and tokens."""
-    found = []
-    for name in [*sorted(set(rows.source)), "all"]:
-        of = np.ones(len(rows.source), bool) if name == "all" else rows.source == name
-        found.append({
-            "source": name, "rows": int(of.sum()),
-            "rows_whole": int((of & (rows.fate == "whole")).sum()),
-            "rows_cut": int((of & (rows.fate == "cut")).sum()),
-            "rows_dropped": int((of & (rows.fate == "dropped")).sum()),
-            "rows_overlong": int((of & (rows.tokens > rows.kept) & ~rows.errors).sum()),
-            "tokens": int(rows.tokens[of].sum()), "kept_tokens": int(rows.kept[of].sum()),
-            "trained_tokens": int(rows.trained[of].sum()), "kept_trained_tokens": int(rows.kept_trained[of].sum()),
-            "stops_before": int((of & rows.has_stop).sum()), "stops_after": int((of & rows.keeps_stop).sum()),
-            "think_closed_before": int((of & rows.closes).sum()),
-            "think_closed_after": int((of & rows.keeps_close).sum()),
-            "answers_before": int((of & rows.has_answer).sum()),
-            "answers_kept": int((of & rows.keeps_answer).sum()),
-            "longest": int(rows.tokens[of].max(initial=0)),
-        })  # fmt: skip
-    return found
+    counts = {
+        "rows": rows.each(np.ones(len(rows.source), bool)), "rows_whole": rows.each(rows.whole),
+        "rows_cut": rows.each(~rows.whole & ~rows.dropped), "rows_dropped": rows.each(rows.dropped),
+        "rows_overlong": rows.each((rows.tokens > rows.kept) & ~rows.errors),
+        "tokens": rows.each(rows.tokens), "kept_tokens": rows.each(rows.kept),
+        "trained_tokens": rows.each(rows.trained), "kept_trained_tokens": rows.each(rows.kept_trained),
+        "stops_before": rows.each(rows.has_stop), "stops_after": rows.each(rows.keeps_stop),
+        "think_closed_before": rows.each(rows.closes), "think_closed_after": rows.each(rows.keeps_close),
+        "answers_before": rows.each(rows.has_answer), "answers_kept": rows.each(rows.keeps_answer),
+    }  # fmt: skip
+    longest = np.zeros(len(rows.names), np.int64)
+    np.maximum.at(longest, rows.source, rows.tokens)
+    counts["longest"] = [*(int(value) for value in longest), int(longest.max(initial=0))]
+    return [{"source": name} | {key: values[index] for key, values in counts.items()}
+            for index, name in enumerate([*rows.names, "all"])]  # fmt: skip
 
 
 def _worst(strata: list[dict[str, Any]], share: Any) -> tuple[float, str]:
@@ -137,16 +142,18 @@ def _lost(before: str, after: str) -> Any:
     return lambda item: 1 - item[after] / item[before] if item[before] else 0.0
 
 
-def run_checks(rows: Judged, limit: int | None, refusals: list[str]) -> list[Check]:
-    """Every check in the order of their ids."""
-    strata = [item for item in by_source(rows) if item["source"] != "all"]
-    return [*_cut_checks(strata, rows, limit), *_signal_checks(strata, rows, limit), _refusals(refusals)]
+def run_checks(rows: Judged, sources: list[dict[str, Any]], limit: int | None, refusals: list[str]) -> list[Check]:
+    """Every check in the order of their ids, given what `by_source` counted."""
+    strata = sources[:-1]
+    losing = bool((rows.tokens > rows.kept).any() or (rows.kept_trained < rows.trained).any())
+    advice = _longer(rows) if losing else "raise max_length"
+    return [*_cut_checks(strata, rows, limit, advice), *_signal_checks(strata, rows, advice), _refusals(refusals)]
 
 
 def _longer(rows: Judged, share: float = 0.99) -> str:
     """The smallest length at which a share of the rows, and of the reasoning rows, of every source stays whole, as
     advice: the length under which A1, A2 and A5 pass."""
-    groups = [(rows.source == name) & of for name in set(rows.source) for of in (~rows.errors, rows.closes)]
+    groups = [(rows.source == index) & of for index in range(len(rows.names)) for of in (~rows.errors, rows.closes)]
     lengths = [np.quantile(rows.tokens[group], share, method="higher") for group in groups if group.any()]
     if not lengths:
         return "raise max_length"
@@ -154,8 +161,7 @@ def _longer(rows: Judged, share: float = 0.99) -> str:
     return f"max_length {longest:,} keeps {share:.0%} of every source whole; or leave the long rows out by a rule"
 
 
-def _cut_checks(strata: list[dict[str, Any]], rows: Judged, limit: int | None) -> Iterator[Check]:
-    advice = _longer(rows)
+def _cut_checks(strata: list[dict[str, Any]], rows: Judged, limit: int | None, advice: str) -> Iterator[Check]:
     value, where = _worst(strata, lambda item: item["rows_overlong"] / item["rows"])
     yield Check("A1", "overlong rows", level(value, 0.01, 0.05), value, 0.05,
                 f"{value:.1%} of the rows of '{where}' are longer than {limit}" if value else "no row is too long",
@@ -180,14 +186,13 @@ def _cut_checks(strata: list[dict[str, Any]], rows: Judged, limit: int | None) -
                 "leave them out: kedge rules unclosed_think" if value else "")  # fmt: skip
 
 
-def _signal_checks(strata: list[dict[str, Any]], rows: Judged, limit: int | None) -> Iterator[Check]:
-    advice = _longer(rows)
+def _signal_checks(strata: list[dict[str, Any]], rows: Judged, advice: str) -> Iterator[Check]:
     value, where = _worst(strata, _lost("trained_tokens", "kept_trained_tokens"))
     yield Check("A7", "trained tokens lost", level(value, 0.02, 0.10), value, 0.10,
                 f"{value:.1%} of the trained tokens of '{where}' are lost" if value else "no trained token is lost",
                 advice if value > 0.02 else "")  # fmt: skip
-    silent = int((rows.present & (rows.kept_trained == 0)).sum())
-    dropped = int((rows.fate == "dropped").sum()) / max(1, len(rows.source))
+    silent = int((~rows.dropped & (rows.kept_trained == 0)).sum())
+    dropped = int(rows.dropped.sum()) / max(1, len(rows.source))
     grade: Level = "error" if silent else level(dropped, 0.001, 0.05)
     seen = max(silent / max(1, len(rows.source)), dropped)
     yield Check("A8", "nothing to train", grade, seen, 0.0 if silent else 0.05,

@@ -41,15 +41,15 @@ def sweep(subject: str, source: pa.ChunkedArray, anatomy: pa.Table, mirror: Mirr
           lengths: tuple[int, ...] = LENGTHS) -> Sweep:  # fmt: skip
     """Audit N rows at every length up to the first that holds the longest row."""
     longest = int(np.max(anatomy["tokens"].to_numpy(), initial=1))
-    wanted = [length for length in lengths if length < 2 * longest] or [lengths[0]]
-    entries = []
-    for length in wanted:
-        at = mirror.model_copy(update={"max_length": length})
-        judged = Judged.of(source, anatomy, at.fates(anatomy))
-        counts = by_source(judged)
-        failed = [check.id for check in run_checks(judged, length, at.refuses(anatomy)) if check.level == "error"]
-        entries.append({"max_length": length, "failed": failed, "sources": counts[:-1]} | counts[-1])
     everything = Judged.of(source, anatomy, mirror.model_copy(update={"max_length": longest}).fates(anatomy))
+    entries = []
+    for length in [length for length in lengths if length < 2 * longest] or lengths[:1]:
+        at = mirror.model_copy(update={"max_length": length})
+        judged = everything.under(at.fates(anatomy))
+        counts = by_source(judged)
+        checks = run_checks(judged, counts, length, at.refuses(anatomy))
+        failed = [check.id for check in checks if check.level == "error"]
+        entries.append({"max_length": length, "failed": failed, "sources": counts[:-1]} | counts[-1])
     return Sweep(subject, mirror.plugin_name(), mirror.model_dump(mode="json", exclude={"max_length"}),
                  len(source), entries, proposals(everything))  # fmt: skip
 
@@ -64,7 +64,7 @@ def proposals(rows: Judged) -> dict[str, int | None]:
     }
     found: dict[str, int | None] = {}
     for name, (having, length) in needed.items():
-        groups = [having & (rows.source == source) for source in sorted(set(rows.source))]
+        groups = [having & (rows.source == index) for index in range(len(rows.names))]
         ends = [int(np.quantile(length[group], KEEP, method="inverted_cdf")) for group in groups if group.any()]
         found[name] = max(ends, default=None)
     return found

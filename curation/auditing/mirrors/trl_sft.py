@@ -25,7 +25,7 @@ PACKED_TOGETHER = 1_000  # rows of one `datasets.map` batch
 class TRLSFT(Mirror):
     """TRL's SFTConfig options that decide what becomes of a row, under TRL's names and defaults."""
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     package: ClassVar[str] = "trl"
     versions: ClassVar[str] = ">=1.16,<1.17"
     dead_options: ClassVar[dict[str, str]] = {
@@ -96,12 +96,12 @@ class TRLSFT(Mirror):
 def trained_before(anatomy: pa.Table, limit: int) -> npt.NDArray[np.int64]:
     """int64[N]: trained tokens among the first `limit` of each row, from the mask's runs."""
     starts = anatomy["mask_starts"].combine_chunks()
-    values = pc.list_flatten(starts).to_numpy(zero_copy_only=False).astype(np.int64)
-    lengths = pc.list_flatten(anatomy["mask_lengths"].combine_chunks()).to_numpy(zero_copy_only=False).astype(np.int64)
+    values = pc.list_flatten(starts).to_numpy(zero_copy_only=False)
+    lengths = pc.list_flatten(anatomy["mask_lengths"].combine_chunks()).to_numpy(zero_copy_only=False)
     inside = np.clip(limit - values, 0, lengths)
     sizes = pc.list_value_length(starts).to_numpy(zero_copy_only=False)
     edges = np.concatenate(([0], np.cumsum(sizes, dtype=np.int64)))
-    running = np.concatenate(([0], np.cumsum(inside)))
+    running = np.concatenate(([0], np.cumsum(inside, dtype=np.int64)))
     return running[edges[1:]] - running[edges[:-1]]
 
 
