@@ -160,9 +160,15 @@ def _forget(catalog: Catalog, measure: JoinMeasure) -> None:
                 shutil.rmtree(folder, ignore_errors=True)
 
 
-def named(name: str, config: dict[str, Any] | None = None) -> Measure:
-    """A measure by name. Raises UserError with "did you mean"."""
-    measure = registry.make("measures", name, config)
+def named(name: str, config: dict[str, Any] | None = None, *, where: str = "") -> Measure:
+    """A measure by name, for the file `where`. Raises UserError with "did you mean", and for a measure that its name
+    alone does not configure."""
+    fields = registry.load("measures", name, where=where).model_fields
+    missing = [field for field, info in fields.items() if info.is_required() and field not in (config or {})]
+    if missing:
+        raise UserError(f"the measure '{name}' needs {', '.join(missing)}", "a mixture measures it, whose header names "
+                        "tokenizer and template", where=where)  # fmt: skip
+    measure = registry.make("measures", name, config, where=where)
     assert isinstance(measure, PartMeasure | JoinMeasure)
     return measure
 

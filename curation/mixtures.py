@@ -71,9 +71,10 @@ def load_mixture(catalog: Catalog, name: str) -> SqlFile:
     return load_sql(catalog.project.path("mixtures", name, ".sql"), MixtureHeader)
 
 
-def measures_of(catalog: Catalog, header: MixtureHeader) -> list[Measure]:
-    """What a mixture reads: the measures it needs, and the anatomy under its tokenizer and template."""
-    measures = [named(name) for name in header.needs]
+def measures_of(catalog: Catalog, header: MixtureHeader, where: str = "") -> list[Measure]:
+    """What a mixture (of the file `where`) reads: the measures it needs, and the anatomy under its tokenizer and
+    template."""
+    measures = [named(name, where=where) for name in dict.fromkeys(header.needs)]
     if header.tokenizer is not None:
         from curation.measures.anatomy import anatomy_for
 
@@ -100,7 +101,7 @@ def _bind(catalog: Catalog, file: SqlFile, connection: duckdb.DuckDBPyConnection
     sources = {name: item.stage or "" for name, (_, item) in catalog.sources().items()}
     if header.stage not in sources.values():
         raise UserError(f"no source of stage {header.stage} is ingested", "run: kedge add PATH", where=where)
-    measures = measures_of(catalog, header)
+    measures = measures_of(catalog, header, where)
     for measure in measures:
         ensure(catalog, measure, [name for name, of in sources.items() if of == header.stage])
     bind_kept(connection, catalog, header.stage, measures, verdict_files(catalog, header.stage))
@@ -208,7 +209,8 @@ def build(catalog: Catalog, name: str) -> FrozenMixture:
     """Freeze a mixture; the one that is frozen under the same fingerprint is returned as it is. Raises GateFailed for
     a shortfall that the header does not accept."""
     file = load_mixture(catalog, name)
-    target = _target(catalog, file.name, mixture_fingerprint(catalog, file, measures_of(catalog, file.header)))
+    measures = measures_of(catalog, file.header, shown(file.path))
+    target = _target(catalog, file.name, mixture_fingerprint(catalog, file, measures))
     if catalog.manifest(target) is None:
         with catalog.writing("mixtures", file.name):
             connection = catalog.session()

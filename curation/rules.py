@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import duckdb
+from pydantic import Field
 
 from curation import schema
 from curation.catalog import (
@@ -32,7 +33,7 @@ class RuleHeader(Strict):
     """Header of `catalogs/rules/NAME.sql`. `stage` is one stage, a list of them or `all`; `needs` names the measures
     whose columns the view `signals` must have; a rule that is not `adopted` is shown and removes nothing."""
 
-    stage: Literal["all", "midtrain", "sft", "preference", "rlvr"] | list[str]
+    stage: Literal["all", "midtrain", "sft", "preference", "rlvr"] | Annotated[list[str], Field(min_length=1)]
     needs: list[str] = []
     adopted: bool = True
     description: str = ""
@@ -40,7 +41,7 @@ class RuleHeader(Strict):
     @property
     def stages(self) -> tuple[str, ...]:
         if isinstance(self.stage, list):
-            return tuple(self.stage)
+            return tuple(dict.fromkeys(self.stage))
         return schema.STAGES if self.stage == "all" else (self.stage,)
 
 
@@ -72,7 +73,7 @@ def load_rules(catalog: Catalog, stage: str | None = None, *, adopted_only: bool
                             where=shown(path), key="stage")  # fmt: skip
         if (stage is None or stage in file.header.stages) and not (adopted_only and (not file.header.adopted
                                                                                      or name in skip)):  # fmt: skip
-            found.append(Rule(file, file.header, tuple(named(need) for need in file.header.needs)))
+            found.append(Rule(file, file.header, tuple(named(need, where=shown(path)) for need in file.header.needs)))
     return found
 
 

@@ -216,7 +216,9 @@ def test_a_project_can_skip_a_shipped_rule(staged: Catalog):
     ("SELECT row_id, 'x' AS reason FROM", "stage: sft\n", "mine.sql"),
     ("SELECT row_id, 'x' AS reason FROM signals", "stage: sfd\n", "stage"),
     ("SELECT row_id, 'x' AS reason FROM signals", "stage: sft\nadoptd: true\n", "did you mean 'adopted'"),
-    ("SELECT row_id, 'x' AS reason FROM signals", "stage: sft\nneeds: [lenght]\n", "measure 'lenght'"),
+    ("SELECT row_id, 'x' AS reason FROM signals", "stage: sft\nneeds: [lenght]\n", "mine.sql: measures: there is no"),
+    ("SELECT row_id, 'x' AS reason FROM signals", "stage: sft\nneeds: [anatomy]\n", "the measure 'anatomy' needs"),
+    ("SELECT row_id, 'x' AS reason FROM signals", "stage: []\n", "mine.sql:2: stage"),
     ("DROP TABLE rows", "stage: sft\n", "exactly one SELECT"),
     ("SELECT row_id, nullif(source, 'sft') AS reason FROM signals", "stage: sft\n", "2 rows are left out without a"),
     ("SELECT content_hash AS row_id, 'x' AS reason FROM signals", "stage: sft\n", "2 values are ids of no row"),
@@ -229,6 +231,11 @@ def test_a_rule_with_a_mistake_is_one_clear_error(staged, kedge, text: str, head
     code, _, err = kedge("rules")
     assert code == 2
     assert expected in err and "Traceback" not in err
+
+
+def test_a_stage_that_is_named_twice_is_judged_once(staged: Catalog):
+    rule("SELECT row_id, 'x' AS reason FROM signals", "stage: [sft, sft]\n")
+    assert [item["caught"] for item in effects(staged) if item["rule"] == "mine"] == [2]
 
 
 def test_the_name_of_held_out_verdicts_is_taken(staged: Catalog, kedge):
