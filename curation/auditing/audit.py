@@ -16,6 +16,7 @@ from packaging.requirements import SpecifierSet
 from curation import registry
 from curation.auditing.checks import Check, Judged, by_source, run_checks
 from curation.auditing.mirrors import Mirror
+from curation.auditing.strata import shifts
 from curation.catalog import Catalog, Manifest, Part
 from curation.console import progress, say
 from curation.engine import PartJob, run_parts
@@ -24,7 +25,7 @@ from curation.fingerprint import fingerprint, hash_file
 from curation.measures.anatomy import Anatomy
 from curation.mixtures import FrozenMixture
 
-AUDIT_VERSION = 1
+AUDIT_VERSION = 2
 
 
 @dataclass
@@ -132,6 +133,7 @@ def audit_rows(subject: str, parts: list[Path], anatomy: pa.Table, mirror: Mirro
     audit = Audit(subject, key, mirror.plugin_name(), mirror.model_dump(mode="json"), limit, count, num_bins, checks,
                   sources)  # fmt: skip
     audit.details["length_histogram"] = histogram(judged)
+    audit.details["strata"] = [item.as_json() for item in shifts(judged)]
     return audit, table
 
 

@@ -13,6 +13,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from curation.auditing.strata import GATED, shifts
+
 Level = Literal["ok", "warn", "error"]
 ROUNDING = 1e-9
 
@@ -198,23 +200,27 @@ def _signal_checks(strata: list[dict[str, Any]], rows: Judged, advice: str) -> I
     yield Check("A8", "nothing to train", grade, seen, 0.0 if silent else 0.05,
                 f"{silent:,} rows stay with nothing to train, {dropped:.1%} are dropped" if silent or dropped else
                 "every row has something to train", advice if silent or dropped else "")  # fmt: skip
-    value, worst = _reweighting(strata)
-    yield Check("A10", "mixture re-weighted", "error" if value > 0.05 or worst[0] > 0.20 else
-                level(max(value, worst[0] / 10), 0.02, 1.0), max(value, worst[0] / 4), 0.05,
-                f"the sources' shares of trained tokens move by {value:.3f} (total variation); '{worst[1]}' loses "
-                f"{worst[0]:.1%}" if value else "the sources keep their shares",
-                "re-balance by the takes, or raise max_length" if value > 0.02 or worst[0] > 0.2 else "")  # fmt: skip
+    yield _reweighting(rows)
 
 
-def _reweighting(strata: list[dict[str, Any]]) -> tuple[float, tuple[float, str]]:
-    """Total variation of the sources' shares of trained tokens before and after, and the largest relative loss."""
-    before = np.array([item["trained_tokens"] for item in strata], float)
-    after = np.array([item["kept_trained_tokens"] for item in strata], float)
-    if not before.sum() or not after.sum():
-        return (0.0 if not before.sum() else 1.0), (0.0, "")
-    p, q = before / before.sum(), after / after.sum()
-    losses = [(max(0.0, 1 - b / a) if a else 0.0, str(item["source"])) for a, b, item in zip(p, q, strata, strict=True)]
-    return float(np.abs(p - q).sum() / 2), max(losses)
+def _reweighting(rows: Judged) -> Check:
+    """A10 over sources and modes, in rows and trained tokens: error where the total variation is above 0.05, PSI above
+    0.1 or a stratum loses more than a fifth of its share; the kind and unit that moves most is told."""
+    moved = [item for item in shifts(rows) if item.kind in GATED]
+    if not moved:
+        return Check("A10", "mixture re-weighted", "ok", 0.0, 0.05, "there is nothing to weigh")
+    most = max(moved, key=lambda item: max(item.total_variation, item.worst_loss / 4))
+    value = max(most.total_variation, most.worst_loss / 4)
+    grade = level(most.total_variation, 0.02, 0.05)
+    if most.worst_loss > 0.20 + ROUNDING or any(item.psi > 0.1 for item in moved):
+        grade = "error"
+    elif grade == "ok" and most.worst_loss > 0.10:
+        grade = "warn"
+    what = f"the shares of {most.unit} by {most.kind} move by {most.total_variation:.3f} (total variation)"
+    return Check("A10", "mixture re-weighted", grade, value, 0.05,
+                 f"{what}; '{most.worst}' loses {most.worst_loss:.1%} of its share" if value > ROUNDING else
+                 "sources and modes keep their shares",
+                 "re-balance by the takes, or raise max_length" if grade != "ok" else "")  # fmt: skip
 
 
 def _refusals(refusals: list[str]) -> Check:

@@ -112,4 +112,4 @@ def print_audit(audit: Audit) -> None:
 
 
 def _of(after: int, before: int) -> str:
-    return "-" if not before else f"{after:,} of {before:,} ({after / before:.1%})"
+    return "-" if not before else f"{after / before:.1%}"
