@@ -166,8 +166,11 @@ def test_nothing_to_repeat_is_said_and_not_passed_over(lake, kedge):
 
 def test_epochs_above_one_are_whole_repeats_and_a_deterministic_remainder(lake):
     write("SELECT * FROM take_epochs('small', 2.25, seed := 4)")
-    found = rows(build(lake, "m"))
+    mixture = build(lake, "m")
+    found = rows(mixture)
     assert Counter(row["epoch"] for row in found) == {0: 20, 1: 20, 2: 5}
+    counts = mixture.manifest.counts["sources"]["small"]
+    assert (counts["rows"], counts["distinct_rows"], counts["left_over"]) == (45, 20, 0)
     remainder = {row["row_id"] for row in found if row["epoch"] == 2}
     write("SELECT * FROM take_epochs('small', 0.25, seed := 4)", name="less")
     assert {row["row_id"] for row in rows(build(lake, "less"))} == remainder
