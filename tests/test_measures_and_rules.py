@@ -112,8 +112,10 @@ def test_only_what_is_missing_is_measured(staged: Catalog, kedge):
     assert code == 0 and "measuring text_statistics of sft" in err
     code, out, err = kedge("measure")
     assert "text_statistics: midtrain, preference, rlvr" in out.replace("\n", " ")
-    code, out, _ = kedge("measure", "--json")
-    assert json.loads(out) == {"text_statistics": [], "exact_duplicates": []}
+    before = {path: path.stat().st_mtime_ns for path in (staged.lake / "signals").rglob("*")}
+    code, out, err = kedge("measure", "--json")
+    assert json.loads(out) == {"text_statistics": [], "exact_duplicates": []} and "measuring" not in err
+    assert {path: path.stat().st_mtime_ns for path in (staged.lake / "signals").rglob("*")} == before
     code, _, err = kedge("measure", "sfd")
     assert code == 2 and "did you mean 'sft'" in err
     code, _, err = kedge("measure", "--only", "text_statistic")
