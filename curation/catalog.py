@@ -86,8 +86,13 @@ def _sync(path: Path) -> None:
 
 
 def write_atomically(path: Path, data: bytes) -> None:
-    """Replace a small file in one step: a reader sees the old bytes or the new ones."""
+    """Replace a small file in one step: a reader sees the old bytes or the new ones. Drafts that killed processes left
+    beside it are removed."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    for leftover in path.parent.glob(f".{path.name}.*.tmp"):
+        pid = leftover.name.split(".")[-2]
+        if pid.isdigit() and not psutil.pid_exists(int(pid)):
+            leftover.unlink(missing_ok=True)
     draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     draft.write_bytes(data)
     _sync(draft)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -100,6 +101,58 @@ def finish(project: Path) -> None:
         for command in COMMANDS:
             assert cli.run(list(command)) == 0
     assert not list((project / "lake").glob(".tmp-*-rows*"))
+
+
+# Kills itself with signal 9 right before the n-th rename or removal below the lake, then does what the command does.
+KILLED_AT = """
+import os, signal, sys
+seen = 0
+def hook(event, args):
+    global seen
+    if event in ("os.rename", "os.remove", "shutil.rmtree") and sys.argv[2] in os.fsdecode(args[0]):
+        seen += 1
+        if seen == int(sys.argv[1]):
+            os.kill(os.getpid(), signal.SIGKILL)
+sys.addaudithook(hook)
+from curation import cli
+sys.exit(cli.run(sys.argv[3:]))
+"""
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = make_project(tmp_path_factory.mktemp("small") / "project")
+    with inside(root):
+        for command in COMMANDS:
+            assert cli.run(list(command)) == 0
+    return root
+
+
+@pytest.mark.parametrize(("step", "moment"), [
+    (0, 1), (0, 4), (0, 5), (0, 6), (0, 9), (0, 10), (2, 4), (2, 8), (2, 9), (2, 19), (2, 20), (3, 8), (3, 16), (3, 22),
+])  # fmt: skip
+def test_a_command_killed_at_a_rename_leaves_no_trace_once_it_is_run_again(
+    tmp_path: Path, small: Path, step: int, moment: int
+):  # fmt: skip
+    root = make_project(tmp_path / "project")
+    with inside(root):
+        for command in COMMANDS[:step]:
+            assert cli.run(list(command)) == 0
+    command = [sys.executable, "-c", KILLED_AT, str(moment), str(root / "lake"), *COMMANDS[step]]
+    process = subprocess.run(command, cwd=root, capture_output=True, check=False)
+    assert process.returncode == -signal.SIGKILL, "the command ended before the moment"
+    finish(root)
+    assert lake_bytes(root) == lake_bytes(small)
+
+
+def test_an_add_killed_again_and_again_goes_on(project: Path, undisturbed: Path):
+    rng, killed = random.Random(0), 0
+    for delay in sorted(rng.uniform(0.1, 1.5) for _ in range(4)):
+        started = time.monotonic()
+        killed += kill_when(project, ("add", "one"), lambda: time.monotonic() - started > delay)  # noqa: B023
+    assert killed >= 2
+    finish(project)
+    assert lake_bytes(project) == lake_bytes(undisturbed)
 
 
 def test_a_second_writer_is_told_which_command_writes(project: Path, kedge, monkeypatch: pytest.MonkeyPatch):
