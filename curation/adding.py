@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,8 @@ from curation.catalog import Catalog, write_atomically
 from curation.config import Project, find_project, shown
 from curation.console import out, print_json
 from curation.errors import UserError, did_you_mean
-from curation.ingest import IngestReport, ingest
-from curation.recognising import Recognised, recognise_file
+from curation.ingest import IngestReport, ingest, visible_files
+from curation.recognising import Recognised, reader_of, recognise_file
 
 HEADER = "# Written by 'kedge add'; edit it and run 'kedge add {name}' again. licence: an SPDX id or unknown.\n"
 
@@ -66,20 +67,29 @@ def source_spec(
         seen = recognise_file(path, stage=stage, reader="hf_hub")
         spec |= {"reader": "hf_hub", "path": project.relative(path)}
     elif path.is_dir():
-        seen, pattern = _folder(path, stage)
-        spec |= {"reader": seen.reader, "path": project.relative(path) + "/" + pattern}
+        seen = _folder(path, stage)
+        spec |= {"reader": seen.reader, "path": project.relative(path)}
     else:
         seen, spec = _hub(project, reference, stage)
     spec |= {"stage": seen.stage, "shape": seen.shape, "licence": "unknown", "origin": "unknown"}
     return spec | ({"held_out": held_out} if held_out is not None else {})
 
 
-def _folder(path: Path, stage: str | None) -> tuple[Recognised, str]:
-    files = sorted(item for item in path.rglob("*") if item.is_file() and not item.name.startswith("."))
-    if not files:
-        raise UserError("holds no files", "give a file or a folder with data", where=shown(path))
-    seen = recognise_file(files[0], stage=stage)
-    return seen, "**/*" + "".join(files[0].suffixes)
+def _folder(path: Path, stage: str | None) -> Recognised:
+    """What the files of a folder are. Files that no reader knows are no data; files of several formats are an error,
+    because the source would leave some of them out."""
+    readers: dict[str, Path] = {}
+    for item in visible_files(path):
+        with contextlib.suppress(UserError):
+            readers.setdefault(reader_of(item), item)
+    if not readers:
+        raise UserError("holds no file that a reader knows", "give a file or a folder with data", where=shown(path))
+    if len(readers) > 1:
+        formats = ", ".join(f"{name} ({shown(item)})" for name, item in sorted(readers.items()))
+        raise UserError(f"holds files of several formats: {formats}", "add the files of one format each in a source of "
+                        "their own", where=shown(path))  # fmt: skip
+    ((reader, first),) = readers.items()
+    return recognise_file(first, stage=stage, reader=reader)
 
 
 def _hub(project: Project, reference: str, stage: str | None) -> tuple[Recognised, dict[str, Any]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from typing import Any
 
 import orjson
@@ -28,9 +29,20 @@ def json_text(value: Any) -> str:
     if isinstance(value, str):
         return value
     try:
-        return orjson.dumps(value, option=orjson.OPT_SORT_KEYS).decode()
+        text = orjson.dumps(value, option=orjson.OPT_SORT_KEYS).decode()
     except (TypeError, ValueError) as error:
         raise Rejected(f"holds a value that JSON cannot: {error}") from error
+    if "null" in text and not _all_finite(value):  # NaN and infinity are written as null
+        raise Rejected("holds a value that JSON cannot: NaN or infinity")
+    return text
+
+
+def _all_finite(value: Any) -> bool:
+    if isinstance(value, dict):
+        return all(map(_all_finite, value.values()))
+    if isinstance(value, list):
+        return all(map(_all_finite, value))
+    return not isinstance(value, float) or math.isfinite(value)
 
 
 def text_of(value: Any, name: str) -> str:
@@ -53,7 +65,11 @@ def _calls(value: Any) -> list[Any]:
             value = orjson.loads(value)
         except orjson.JSONDecodeError as error:
             raise Rejected("a tool call is no valid JSON") from error
-    return value if isinstance(value, list) else [value]
+    calls = value if isinstance(value, list) else [value]
+    for call in calls:
+        if not isinstance(call, dict):
+            raise Rejected(f"a tool call is {_kind(call)}, not an object")
+    return calls
 
 
 def message(value: Any) -> dict[str, str]:
@@ -104,8 +120,9 @@ def _parts(parts: list[Any]) -> tuple[str | None, str | None, list[Any]]:
             text.append(part)
             continue
         kind = part.get("type") if isinstance(part, dict) else None
-        inner = next((part[key] for key in ("text", "value", "content", kind) if part.get(key) is not None), "") \
-            if isinstance(part, dict) else None  # fmt: skip
+        if not isinstance(kind, str):
+            raise Rejected(f"a part of content is {_kind(part)} without a type")
+        inner = next((part[key] for key in ("text", "value", "content", kind) if part.get(key) is not None), "")
         if kind in TEXT_PARTS:
             text.append(text_of(inner, "text part"))
         elif kind in ("reasoning", "thinking"):

@@ -20,7 +20,7 @@ def payload_bytes(fields: dict[str, Any], stage: str) -> bytes:
     try:
         return orjson.dumps(payload, option=orjson.OPT_SORT_KEYS)
     except (TypeError, ValueError) as error:
-        raise Rejected(f"holds text that UTF-8 cannot: {error}") from error
+        raise Rejected(f"holds what JSON cannot: {error}") from error
 
 
 def content_hash(payload: bytes) -> bytes:

@@ -28,7 +28,7 @@ from curation.fingerprint import fingerprint, hash_bytes, hash_file
 from curation.parsing import Parsed, Parsing
 from curation.shapes import SHAPES
 
-PARSER_VERSION = 1
+PARSER_VERSION = 2
 SHOWN_REJECTS = 5
 
 
@@ -101,7 +101,8 @@ def input_files(catalog: Catalog, source: SourceFile, where: str) -> dict[str, P
             found[pattern] = absolute if absolute.is_dir() else base
             continue
         if absolute.is_dir():
-            matches = [path for path in absolute.rglob("*") if path.name.endswith(cls.suffixes)]  # type: ignore[attr-defined]
+            matches = [path for path in visible_files(absolute)
+                       if path.name.lower().endswith(cls.suffixes)]  # type: ignore[attr-defined]  # fmt: skip
         elif absolute.is_file():
             matches = [absolute]
         else:
@@ -118,11 +119,24 @@ def input_files(catalog: Catalog, source: SourceFile, where: str) -> dict[str, P
     return dict(sorted(found.items()))
 
 
+def visible_files(folder: Path) -> list[Path]:
+    """The files below a folder in path order, without hidden ones and those in hidden folders."""
+    return sorted(path for path in folder.rglob("*") if path.is_file()
+                  and not any(name.startswith(".") for name in path.relative_to(folder).parts))  # fmt: skip
+
+
 def _state(path: Path) -> list[int]:
-    if not path.exists() or path.is_dir():
-        return []
-    stat = path.stat()
-    return [stat.st_size, stat.st_mtime_ns, stat.st_ino]
+    """Size, mtime and inode of a file, or of every file of a folder; nothing for a dataset of the hub."""
+    files = [path] if path.is_file() else visible_files(path) if path.is_dir() else []
+    return [number for stat in (file.stat() for file in files)
+            for number in (stat.st_size, stat.st_mtime_ns, stat.st_ino)]  # fmt: skip
+
+
+def _hash(path: Path, shown: str) -> str:
+    """Of the bytes of a file, or of every file of a folder; of the id of a hub dataset, whose revision is pinned."""
+    if path.is_dir():
+        return fingerprint([[file.relative_to(path).as_posix(), hash_file(file)] for file in visible_files(path)])
+    return hash_file(path) if path.is_file() else hash_bytes(shown.encode())
 
 
 def ingest(catalog: Catalog, name: str, *, verify: bool = False, workers: int | None = None) -> IngestReport:
@@ -138,7 +152,7 @@ def ingest(catalog: Catalog, name: str, *, verify: bool = False, workers: int | 
         target = catalog.folder("rows", name)
         known = _known_files(catalog, target, parser)
         fresh = {shown: path for shown, path in files.items()
-                 if not _unchanged(known.get(shown), path, verify)}  # fmt: skip
+                 if not _unchanged(known.get(shown), path, shown, verify)}  # fmt: skip
         work = catalog.temporary(f"rows-{name}")
         try:
             parsed = dict(_parse(fresh, how, work, catalog.project.workers(workers, _total(fresh))))
@@ -169,12 +183,12 @@ def _known_files(catalog: Catalog, target: Path, parser: str) -> dict[str, dict[
     return {shown: record for shown, record in files.items() if set(record["parts"]) <= names}
 
 
-def _unchanged(record: dict[str, Any] | None, path: Path, verify: bool) -> bool:
+def _unchanged(record: dict[str, Any] | None, path: Path, shown: str, verify: bool) -> bool:
     if record is None:
         return False
     if not verify and record["state"] == _state(path):
         return True
-    return path.is_file() and record["hash"] == hash_file(path)
+    return path.exists() and record["hash"] == _hash(path, shown)
 
 
 def _parse(fresh: dict[str, Path], how: Parsing, work: Path, workers: int) -> Iterator[tuple[str, Parsed]]:
@@ -237,16 +251,20 @@ def _check(name: str, where: str, source: SourceFile, records: dict[str, dict[st
     if total == 0:
         raise UserError("no record was found", "check 'path' and 'reader'", where=where)
     if rejected > source.reject_share * total:
-        shown = []
-        table = pa.concat_tables(
-            [pq.read_table(path) for path in sorted(catalog.folder("rejects", name).glob("part-*"))]
-        )
-        for row in table.slice(0, SHOWN_REJECTS).to_pylist():
-            shown.append(Problem(row["reason"], "", f"{row['file']}:{row['line']}"))
+        shown = [Problem(row["reason"], "", f"{row['file']}:{row['line']}") for row in _first_rejects(catalog, name)]
         needed = min(1.0, -(-rejected * 10_000 // total) / 10_000)
         what = f"{rejected:,} of {total:,} records were rejected, more than reject_share {source.reject_share:g} allows"
         step = f"mend them (kept in lake/rejects/{name}/) or set reject_share: {needed:g} in {where}"
         raise GateFailed([*shown, Problem(what, step, where)])
+
+
+def _first_rejects(catalog: Catalog, name: str) -> list[dict[str, Any]]:
+    folder = catalog.folder("rejects", name)
+    manifest = catalog.manifest(folder)
+    batches = (batch for part in (manifest.parts if manifest else [])
+               for batch in pq.ParquetFile(folder / part.name).iter_batches(SHOWN_REJECTS))  # fmt: skip
+    rows = (row for batch in batches for row in batch.to_pylist())
+    return list(itertools.islice(rows, SHOWN_REJECTS))
 
 
 @dataclass
@@ -332,10 +350,9 @@ def _publish(catalog: Catalog, target: Path, name: str, source: SourceFile, pars
         for item, part in zip(mine, parts, strict=True):
             item.part = part
         path = files[shown]
-        digest = hash_file(path) if path.is_file() else hash_bytes(shown.encode())
         names = [part.name for part in parts]
         record |= {"parts": names, "hashes": {part.name: part.hash for part in parts}}
-        record |= {"state": _state(path), "hash": digest}
+        record |= {"state": _state(path), "hash": _hash(path, shown)}
     parts = [item.part for item in plan if item.part is not None]
     told = ("licence", "revision", "origin", "teacher", "teacher_terms", "held_out", "shape", "reader")
     facts = {key: getattr(source, key) for key in told}

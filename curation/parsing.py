@@ -100,7 +100,8 @@ def _clean(value: Any) -> bool:
 
 
 def make_row(record: Record, shown: str, how: Parsing) -> tuple[dict[str, Any], int, set[str]]:
-    """The columns of one row, the bytes of its payload, and the record's keys that went to meta. Raises Rejected."""
+    """The columns of one row, its bytes (payload and meta), and the record's keys that went to meta. Raises
+    Rejected."""
     if record.value is None:
         raise Rejected(record.problem)
     value = record.value
@@ -114,7 +115,7 @@ def make_row(record: Record, shown: str, how: Parsing) -> tuple[dict[str, Any], 
     try:
         meta = orjson.dumps(unused, option=orjson.OPT_SORT_KEYS | orjson.OPT_NON_STR_KEYS, default=str).decode()
     except (TypeError, ValueError) as error:
-        raise Rejected(f"holds text that UTF-8 cannot: {error}") from error
+        raise Rejected(f"holds what JSON cannot: {error}") from error
     content, prompt = identity.content_hash(payload), identity.prompt_hash(fields)
     fields |= {
         "row_id": identity.row_id(how.source, content, 0),
@@ -128,7 +129,7 @@ def make_row(record: Record, shown: str, how: Parsing) -> tuple[dict[str, Any], 
         "file": shown,
         "line": record.line,
     }
-    return fields, len(payload), set(unused)
+    return fields, len(payload) + len(meta), set(unused)
 
 
 def _flush(columns: dict[str, list[Any]], stage: str, folder: Path, parsed: Parsed) -> None:

@@ -49,7 +49,10 @@ def recognise_file(path: Path, *, stage: str | None = None, reader: str | None =
     values = [record.value for record in records if record.value is not None]
     if not values:
         problem = records[0].problem if records else "it holds no records"
-        raise UserError(f"nothing in it can be read: {problem}", "check the file", where=shown(path))
+        step = "check the file"
+        if name == "hf_hub":
+            step = "choose config and split in reader_options of catalogs/sources/NAME.yaml (reader: hf_hub)"
+        raise UserError(f"nothing in it can be read: {problem}", step, where=shown(path))
     shape = recognise(values)
     keys = sorted({key for value in values for key in value})
     if shape is None:

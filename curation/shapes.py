@@ -5,6 +5,7 @@ A shape returns the mapped fields and names the record's keys it used; the rest 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -90,6 +91,8 @@ def _alpaca(record: Mapping[str, Any], stage: str) -> tuple[Fields, set[str]]:
     if isinstance(record.get("history"), list):
         used.add("history")
         for old in record["history"]:
+            if not isinstance(old, list) or len(old) != 2:
+                raise Rejected("'history' holds something else than pairs of question and answer")
             turns += _user_assistant(text_of(old[0], "history"), text_of(old[1], "history"))
     if isinstance(record.get("system"), str) and record["system"]:
         used.add("system")
@@ -191,9 +194,19 @@ def _preference(record: Mapping[str, Any], stage: str) -> tuple[Fields, set[str]
     for name, candidates in SCORES.items():
         key = first(record, candidates)
         if key is not None and isinstance(record[key], int | float):
-            fields[name] = float(record[key])
+            fields[name] = _finite(record[key], key)
             used.add(key)
     return fields, used
+
+
+def _finite(value: float, name: str) -> float:
+    try:
+        number = float(value)
+    except OverflowError:
+        number = math.inf
+    if not math.isfinite(number):
+        raise Rejected(f"'{name}' is no finite number")
+    return number
 
 
 def _kto(record: Mapping[str, Any], stage: str) -> tuple[Fields, set[str]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import gzip
 import json
+import shutil
 from pathlib import Path
 
 import pyarrow as pa
@@ -15,6 +16,7 @@ import zstandard
 
 from curation.catalog import Catalog
 from curation.config import find_project
+from tests.lakes import lake_bytes
 
 U, A = {"role": "user", "content": "2+2?"}, {"role": "assistant", "content": "4"}
 CALL = {"name": "add", "arguments": {"a": 2}}
@@ -121,6 +123,18 @@ def test_tool_calls_and_tools_are_kept_as_json_text(catalog, kedge):
     assert json.loads(row["tools"]) == [{"name": "add"}]
 
 
+def test_tool_calls_of_sharegpt_and_of_the_older_openai_form_are_the_same_messages(catalog, kedge):
+    turns = [{"from": "human", "value": "2+2?"}, {"from": "function_call", "value": json.dumps(CALL)},
+             {"from": "observation", "value": "4"}, {"from": "gpt", "value": "4"}]  # fmt: skip
+    row, _ = add(kedge, {"conversations": turns})
+    Path("catalogs/sources/data.yaml").unlink()
+    older, _ = add(kedge, {"messages": [U, {"role": "assistant", "content": None, "function_call": CALL},
+                                        {"role": "function", "content": "4"}, A]})  # fmt: skip
+    assert row["messages"] == older["messages"]
+    assert [turn["role"] for turn in row["messages"]] == ["user", "assistant", "tool", "assistant"]
+    assert json.loads(row["messages"][1]["tool_calls"]) == [CALL]
+
+
 RECORDS = [{"messages": [U | {"content": f"{n}?"}, A], "topic": "sum"} for n in range(5)]
 
 
@@ -187,6 +201,87 @@ def test_a_folder_in_hub_layout_is_read_through_datasets(catalog, kedge, tmp_pat
     assert [row["messages"] for row in rows_of("sums")] == [record["messages"] for record in RECORDS]
 
 
+@pytest.fixture
+def hub_folder(catalog, tmp_path: Path) -> Path:
+    """A dataset in hub layout: the configs main and socratic, each with the splits train and test."""
+    home, configs = tmp_path / "sums", []
+    for config in ("main", "socratic"):
+        (home / config).mkdir(parents=True)
+        for split, count in (("train", 3), ("test", 1)):
+            records = [{"question": f"{config} {split} {n}?", "answer": f"#### {n}"} for n in range(count)]
+            pq.write_table(pa.Table.from_pylist(records), home / config / f"{split}-00000-of-00001.parquet")
+        files = [{"split": split, "path": f"{config}/{split}-*"} for split in ("train", "test")]
+        configs.append({"config_name": config, "data_files": files})
+    (home / "README.md").write_text(f"---\n{yaml.safe_dump({'configs': configs})}---\n")
+    return home
+
+
+def describe(name: str, **more: object) -> None:
+    Path("catalogs/sources").mkdir(exist_ok=True)
+    Path(f"catalogs/sources/{name}.yaml").write_text(yaml.safe_dump(more))
+
+
+def questions(source: str) -> list[str]:
+    return [row["prompt"][0]["content"] for row in rows_of(source)]
+
+
+def test_config_split_and_revision_of_a_hub_layout_are_chosen_in_the_source_file(catalog, kedge, hub_folder: Path):
+    options = {"config": "main", "split": "test"}
+    describe("sums", reader="hf_hub", path="sums", stage="rlvr", shape="gsm8k", reader_options=options, revision="0a1b")
+    assert kedge("add", "sums")[0] == 0
+    assert questions("sums") == ["main test 0?"]
+    describe("sums", reader="hf_hub", path="sums", stage="rlvr", shape="gsm8k", reader_options={"config": "socratic"})
+    assert kedge("add", "sums")[0] == 0
+    assert questions("sums") == [f"socratic train {n}?" for n in range(3)]
+
+
+def test_a_hub_layout_with_several_configs_names_them_and_says_where_to_choose(catalog, kedge, hub_folder: Path):
+    code, _, err = kedge("add", "sums")
+    assert code == 2
+    assert "['main', 'socratic']" in err and "reader_options" in err and "Traceback" not in err
+
+
+def test_a_changed_folder_in_hub_layout_is_read_again(catalog, kedge, hub_folder: Path):
+    describe("sums", reader="hf_hub", path="sums", stage="rlvr", shape="gsm8k", reader_options={"config": "main"})
+    assert kedge("add", "sums")[0] == 0
+    assert json.loads(kedge("add", "sums", "--json")[1])["num_files_read"] == 0
+    table = pa.Table.from_pylist([{"question": "another?", "answer": "#### 1"}])
+    pq.write_table(table, hub_folder / "main" / "train-00000-of-00001.parquet")
+    assert json.loads(kedge("add", "sums", "--json")[1])["num_files_read"] == 1
+    assert questions("sums") == ["another?"]
+
+
+def test_a_dataset_of_the_hub_without_a_pinned_revision_is_refused(catalog, kedge):
+    describe("sums", reader="hf_hub", path="some/sums", stage="rlvr", shape="gsm8k")
+    code, _, err = kedge("add", "sums")
+    assert code == 2 and "no pinned revision" in err and "revision" in err.split(";")[-1]
+
+
+def test_every_file_of_a_folder_is_read_however_it_is_packed_and_named(catalog, kedge):
+    lines = [json.dumps(record) + "\n" for record in RECORDS]
+    Path("data/deep").mkdir(parents=True)
+    Path("data/.hidden").mkdir()
+    Path("data/a.v1.jsonl").write_text("".join(lines[:2]))
+    Path("data/deep/b.jsonl.gz").write_bytes(gzip.compress("".join(lines[2:]).encode()))
+    Path("data/.hidden/c.jsonl").write_text("not for us")
+    Path("data/LICENSE").write_text("MIT")
+    code, _, err = kedge("add", "data")
+    assert code == 0, err
+    assert [(row["file"], row["line"]) for row in rows_of("data")] == [
+        ("data/a.v1.jsonl", 1), ("data/a.v1.jsonl", 2), ("data/deep/b.jsonl.gz", 1), ("data/deep/b.jsonl.gz", 2),
+        ("data/deep/b.jsonl.gz", 3)]  # fmt: skip
+
+
+def test_a_folder_of_several_formats_is_an_error_and_leaves_nothing_out_in_silence(catalog, kedge):
+    Path("data").mkdir()
+    Path("data/a.jsonl").write_text(json.dumps(RECORDS[0]) + "\n")
+    Path("data/b.csv").write_text("prompt,completion\nq,a\n")
+    code, _, err = kedge("add", "data")
+    assert code == 2
+    assert "several formats" in err and "data/a.jsonl" in err and "data/b.csv" in err
+    assert not Path("catalogs/sources/data.yaml").exists()
+
+
 def test_a_hub_id_that_cannot_be_fetched_is_one_clear_error(catalog, kedge):
     code, _, err = kedge("add", "someone/no-such-dataset")
     assert code == 2
@@ -200,6 +295,23 @@ def test_three_rows_are_shown_as_parsed_and_json_is_clean(catalog, kedge):
     _, out, _ = kedge("add", "a", "--json")
     value = json.loads(out)
     assert (value["num_rows"], value["ignored"], len(value["rows"])) == (5, ["topic"], 3)
+
+
+def test_the_written_source_file_alone_makes_the_same_rows_again(catalog, kedge):
+    Path("a.jsonl").write_text("".join(json.dumps(record) + "\n" for record in RECORDS))
+    assert kedge("add", "a.jsonl", "--held-out", "0.9")[0] == 0
+    before = lake_bytes(Path(), "rows")
+    assert any(row["held_out"] for row in rows_of("a"))
+    shutil.rmtree("lake")
+    assert kedge("add", "a")[0] == 0
+    assert lake_bytes(Path(), "rows") == before
+
+
+def test_the_same_path_added_twice_is_the_same_source(catalog, kedge):
+    Path("a.jsonl").write_text(json.dumps(RECORDS[0]) + "\n")
+    assert [kedge("add", "a.jsonl")[0] for _ in range(2)] == [0, 0]
+    code, _, err = kedge("add", "a.jsonl", "--stage", "midtrain")
+    assert code == 2 and "catalogs/sources/a.yaml is there already" in err
 
 
 def test_a_source_file_is_edited_and_read_again(catalog, kedge):

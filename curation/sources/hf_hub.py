@@ -14,7 +14,7 @@ class HfHub(Source):
     """`path` in the source file is a dataset id or a local folder. `revision` pins a hub dataset to a commit and is
     required for one. Records are streamed; `line` is the record's number in the split."""
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     config: str | None = None
     split: str = "train"
     revision: str | None = None
@@ -33,8 +33,8 @@ class HfHub(Source):
             )
             for number, value in enumerate(rows, 1):
                 yield Record(number, _plain(value))
-        except (datasets.exceptions.DatasetsError, OSError, ValueError) as error:
-            what = (str(error).splitlines() or [type(error).__name__])[0]
+        except (datasets.exceptions.DatasetsError, OSError, ValueError, OverflowError) as error:
+            what = " ".join(str(error).split("Example of usage")[0].split())[:500] or type(error).__name__
             yield Record(number + 1, problem=f"the dataset cannot be read: {what}")
 
 

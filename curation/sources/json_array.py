@@ -25,7 +25,7 @@ class JsonArray(Source):
     """`[{...}, {...}]`. `line` of a record is its number in the array. What follows a broken record cannot be found
     again and is one reject."""
 
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     depends_on: ClassVar[tuple[str, ...]] = ("curation/sources/jsonl.py",)
     suffixes: ClassVar[tuple[str, ...]] = (".json", ".json.gz", ".json.zst")
     max_record_chars: int = 32 << 20
@@ -40,7 +40,7 @@ class JsonArray(Source):
                     yield Record(number, problem="is no JSON object", raw=str(value)[:2000])
         except UnicodeDecodeError as error:
             yield Record(number + 1, problem=f"is not UTF-8 at byte {error.start} of its block; the rest is lost")
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             yield Record(number + 1, problem=f"is no valid JSON: {error}; the rest of the file is lost")
         except BROKEN as error:
             yield Record(number + 1, problem=f"the file is cut off or broken: {error}")
