@@ -7,12 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from curation import parsing
 from curation.catalog import Catalog
 from curation.config import find_project
 from curation.ingest import ingest
 from curation.measuring import ensure, named
 from curation.mixtures import build
-from tests.lakes import conversation, lake_bytes, make_project, write_source
+from tests.lakes import SFT, conversation, lake_bytes, make_project, write_source
 
 MEASURES = ("text_statistics", "exact_duplicates")
 
@@ -122,3 +123,33 @@ def test_identical_payloads_are_numbered_by_their_meta_and_not_by_arrival(tmp_pa
     finally:
         connection.close()
     assert [(occurrence, note) for _, occurrence, note in rows] == [(0, "file 0"), (1, "file 1"), (2, "file 2")]
+
+
+def test_files_of_many_parts_grow_to_the_same_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(parsing, "ROWS_PER_PART", 7)
+    once = make_project(tmp_path / "once")
+    ingest(Catalog(find_project(once)), "one")
+    assert len([path for path in lake_bytes(once, "rows") if path.endswith(".parquet")]) == 15
+    steps = make_project(tmp_path / "steps")
+    paths = {path.name: path.read_bytes() for path in (steps / "data").glob("one-*")}
+    for name in paths:
+        (steps / "data" / name).unlink()
+    for name in sorted(paths, reverse=True):
+        (steps / "data" / name).write_bytes(paths[name])
+        ingest(Catalog(find_project(steps)), "one")
+    assert lake_bytes(steps) == lake_bytes(once)
+
+
+def test_a_mixture_has_the_same_bytes_whatever_the_number_of_threads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    mixture = SFT + "SELECT * FROM take_rows('one', 18000, seed := 3)\n"  # more than a row group
+    root = make_project(tmp_path / "project", files=2, rows=12_000, mixture=mixture)
+    catalog = Catalog(find_project(root))
+    ingest(catalog, "one", workers=1)
+    session, found = Catalog.session, []
+    for threads in (1, 2, 4):
+        monkeypatch.setattr(Catalog, "session", lambda self, threads=threads: session(self, threads=threads))
+        build(catalog, "both")
+        found.append(lake_bytes(root, "mixtures", "verdicts"))
+        for kind in ("mixtures", "verdicts"):
+            shutil.rmtree(root / "lake" / kind)
+    assert found[0] == found[1] == found[2]
