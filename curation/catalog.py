@@ -38,6 +38,7 @@ from curation.fingerprint import hash_file
 ROWS_PER_GROUP = 16_384
 BYTES_PER_GROUP = 64 << 20
 INDEX = "catalog.duckdb"
+ENTERING = "entering-"
 
 
 class Part(BaseModel):
@@ -174,6 +175,7 @@ class Catalog:
     def __init__(self, project: Project):
         self.project = project
         self.lake = project.lake
+        self._mend_index()
 
     # ---- folders and manifests
 
@@ -272,10 +274,11 @@ class Catalog:
             target.parent.mkdir(parents=True, exist_ok=True)
             if target.exists() and self.manifest(target) is None:
                 shutil.rmtree(target)  # a leftover without a manifest was never published
-            if not target.exists():
-                folder.rename(target)
-                _sync(target.parent)
-            self.register(target, draft.manifest)
+            with self._entering():
+                if not target.exists():
+                    folder.rename(target)
+                    _sync(target.parent)
+                self.register(target, draft.manifest)
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 
@@ -283,11 +286,12 @@ class Catalog:
         """Switch a growing output (rows, signals) to a new list of content-named parts, then remove the parts that it
         no longer names. Readers see the old list or the new one."""
         keep = {part.name for part in manifest.parts}
-        self._write_records(target, manifest, provenance)
-        for path in target.glob("part-*.parquet"):
-            if path.name not in keep:
-                path.unlink()
-        self.register(target, manifest)
+        with self._entering():
+            self._write_records(target, manifest, provenance)
+            for path in target.glob("part-*.parquet"):
+                if path.name not in keep:
+                    path.unlink()
+            self.register(target, manifest)
 
     def _write_records(self, folder: Path, manifest: Manifest, extra: dict[str, Any]) -> None:
         created = {"created_at": datetime.now(UTC).isoformat(), "host": platform.node(), "command": command_line()}
@@ -296,6 +300,26 @@ class Catalog:
         write_atomically(folder / "manifest.json", text.encode())
 
     # ---- the index
+
+    @contextlib.contextmanager
+    def _entering(self) -> Iterator[None]:
+        """A mark from before an output is visible until the index has it: what a killed command leaves, the next one
+        mends."""
+        mark = self.lake / ".locks" / f"{ENTERING}{os.getpid()}"
+        mark.parent.mkdir(parents=True, exist_ok=True)
+        mark.touch()
+        yield
+        mark.unlink(missing_ok=True)
+
+    def _mend_index(self) -> None:
+        """Enter what a killed command published and did not live to enter."""
+        marks = [path for path in (self.lake / ".locks").glob(f"{ENTERING}*")
+                 if not psutil.pid_exists(int(path.name.removeprefix(ENTERING)))]  # fmt: skip
+        if marks:
+            with contextlib.suppress(LockHeld):
+                self._enter_all()
+                for mark in marks:
+                    mark.unlink(missing_ok=True)
 
     @contextlib.contextmanager
     def index(self, *, read_only: bool = False) -> Iterator[duckdb.DuckDBPyConnection]:
@@ -337,6 +361,9 @@ class Catalog:
     def rebuild(self) -> int:
         """Make the index anew from the lake; returns the number of outputs entered."""
         (self.lake / INDEX).unlink(missing_ok=True)
+        return self._enter_all()
+
+    def _enter_all(self) -> int:
         rows = []
         for path in sorted(self.lake.rglob("manifest.json")):
             if path.relative_to(self.lake).parts[0].startswith(".tmp-"):

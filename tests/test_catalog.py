@@ -161,3 +161,28 @@ def test_long_rows_get_smaller_row_groups(tmp_path: Path):
     table = pa.table({"text": ["x" * 100_000] * 2000})
     write_parquet(tmp_path / "a", table)
     assert pq.read_metadata(tmp_path / "a").num_row_groups >= 3
+
+
+def test_what_a_killed_command_published_and_did_not_enter_is_entered_by_the_next(catalog, kedge, monkeypatch):
+    import subprocess
+    import sys
+
+    from curation.catalog import Catalog
+
+    publish(catalog)
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+
+    def die(self, folder, manifest):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Catalog, "register", die)
+        patch.setattr("os.getpid", lambda: gone.pid)
+        with pytest.raises(KeyboardInterrupt):
+            publish(catalog, "other")
+    assert [path.name for path in (catalog.lake / ".locks").glob("entering-*")] == [f"entering-{gone.pid}"]
+    assert kedge("doctor")[0] == 0
+    with catalog.index(read_only=True) as connection:
+        assert connection.execute("SELECT count(*) FROM manifests").fetchall() == [(2,)]
+    assert not list((catalog.lake / ".locks").glob("entering-*"))
