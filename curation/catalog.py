@@ -13,11 +13,10 @@ import fcntl
 import json
 import os
 import platform
-import re
 import shutil
 import sys
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -34,6 +33,7 @@ from curation import schema
 from curation.config import SHIPPED, Project
 from curation.errors import LockHeld, UserError, did_you_mean
 from curation.fingerprint import hash_file
+from curation.relations import empty_relation, parquet_list, quoted
 
 ROWS_PER_GROUP = 16_384
 BYTES_PER_GROUP = 64 << 20
@@ -132,41 +132,6 @@ def write_parquet(
     _sync(path)
     num_rows = pq.read_metadata(path).num_rows
     return Part(name=path.name, num_rows=num_rows, num_bytes=path.stat().st_size, hash=hash_file(path))
-
-
-def quoted(text: str | Path) -> str:
-    """A SQL string literal."""
-    return "'" + str(text).replace("'", "''") + "'"
-
-
-def parquet_list(paths: Sequence[Path]) -> str:
-    """`read_parquet([...])` over an explicit list of files, in that order."""
-    return "read_parquet([" + ", ".join(quoted(path) for path in paths) + "])"
-
-
-_SQL_TYPES = {
-    pa.string(): "VARCHAR",
-    pa.int64(): "BIGINT",
-    pa.int32(): "INTEGER",
-    pa.float64(): "DOUBLE",
-    pa.bool_(): "BOOLEAN",
-}
-
-
-def sql_type(data_type: pa.DataType) -> str:
-    """The DuckDB name of an Arrow type used in kedge's schemas."""
-    if data_type == schema.UUID:
-        return "UUID"
-    if pa.types.is_list(data_type):
-        return sql_type(data_type.value_type) + "[]"
-    if pa.types.is_struct(data_type):
-        return "STRUCT(" + ", ".join(f'"{item.name}" {sql_type(item.type)}' for item in data_type) + ")"
-    return _SQL_TYPES[data_type]
-
-
-def empty_relation(of: pa.Schema) -> str:
-    """A SELECT with the columns of a schema and no rows."""
-    return "SELECT " + ", ".join(f'NULL::{sql_type(item.type)} AS "{item.name}"' for item in of) + " WHERE false"
 
 
 class Catalog:
@@ -308,7 +273,7 @@ class Catalog:
         mark = self.lake / ".locks" / f"{ENTERING}{os.getpid()}"
         mark.parent.mkdir(parents=True, exist_ok=True)
         mark.touch()
-        yield
+        yield  # an exception leaves the mark too: the output may be visible and not entered
         mark.unlink(missing_ok=True)
 
     def _mend_index(self) -> None:
@@ -431,41 +396,6 @@ class Catalog:
         connection.execute(f"SET allowed_directories = [{quoted(self.lake.resolve())}]")
         connection.execute("SET enable_external_access = false")
         connection.execute("SET lock_configuration = true")
-
-
-def single_select(connection: duckdb.DuckDBPyConnection, text: str, where: str) -> str:
-    """The one SELECT in `text`, without a closing semicolon, so that it may stand in parentheses; its lines keep their
-    numbers. Raises UserError for a syntax error (with its line), for several statements and for anything that is no
-    query."""
-    try:
-        statements = connection.extract_statements(text)
-    except duckdb.Error as error:
-        raise sql_error(error, text, where) from error
-    if len(statements) != 1 or statements[0].type != duckdb.StatementType.SELECT:
-        raise UserError("must hold exactly one SELECT", "keep one query that returns rows", where=where)
-    for place in (match.start() for match in reversed(list(re.finditer(";", text)))):
-        if _num_statements(connection, text[:place]) == 1 and _num_statements(connection, text[place + 1 :]) == 0:
-            text = text[:place]
-    return text.rstrip() + "\n"  # the last line may be a comment
-
-
-def _num_statements(connection: duckdb.DuckDBPyConnection, text: str) -> int | None:
-    try:
-        return len(connection.extract_statements(text))
-    except duckdb.Error:
-        return None
-
-
-def sql_error(error: duckdb.Error, text: str, where: str) -> UserError:
-    """DuckDB's message as one line with `file:line`, without its picture of the query. A line of the header is none of
-    the query's and is left out."""
-    message = str(error)
-    line = re.search(r"^LINE (\d+):", message, re.MULTILINE)
-    header = re.match(r"\s*/\*.*?\*/", text, re.DOTALL)
-    known = line and not (header and int(line[1]) <= header[0].count("\n"))
-    first = re.split(r"\n\s*\n?LINE \d+:|\n\n", message)[0].replace("\n", " ")
-    what = re.sub(r"^([A-Z][\w-]* )*Error: ", "", first)
-    return UserError(what, "mend the query", where=f"{where}:{line[1]}" if line and known else where)
 
 
 def command_line() -> str:

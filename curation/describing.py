@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from curation import registry
-from curation.catalog import Catalog, single_select, sql_error
+from curation.catalog import Catalog
 from curation.config import PROJECT_FILE, find_project, shown
 from curation.console import out, print_json, table
 from curation.errors import EXIT_INSTRUMENT, EXIT_OK, UserError, did_you_mean
+from curation.queries import single_select, sql_error
 
 if TYPE_CHECKING:
     from curation.doctoring import Finding

@@ -20,12 +20,13 @@ import pyarrow.parquet as pq
 from pydantic import Field, model_validator
 
 from curation import identity, parsing, registry, schema
-from curation.catalog import Catalog, Manifest, Part, parquet_list, write_parquet
+from curation.catalog import Catalog, Manifest, Part, write_parquet
 from curation.config import Strict, load_yaml
 from curation.console import progress
 from curation.errors import GateFailed, Problem, UserError, did_you_mean
 from curation.fingerprint import fingerprint, hash_bytes, hash_file
 from curation.parsing import Parsed, Parsing
+from curation.relations import parquet_list
 from curation.shapes import SHAPES
 
 PARSER_VERSION = 2

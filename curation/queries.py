@@ -1,9 +1,10 @@
-"""What the text of a query says: the nodes of DuckDB's own syntax tree, the line of a node, and whether the query
-gives the same rows at every run."""
+"""What the text of a query says: that it is one SELECT, where it is wrong, the nodes of DuckDB's own syntax tree and
+their lines, and whether the query gives the same rows at every run."""
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,6 +14,41 @@ from curation.errors import Problem, UserError
 
 CLOCKS = ("current_date", "current_time", "current_timestamp", "localtime", "localtimestamp")
 NOWHERE = 2**64 - 1
+
+
+def single_select(connection: duckdb.DuckDBPyConnection, text: str, where: str) -> str:
+    """The one SELECT in `text`, without a closing semicolon, so that it may stand in parentheses; its lines keep their
+    numbers. Raises UserError for a syntax error (with its line), for several statements and for anything that is no
+    query."""
+    try:
+        statements = connection.extract_statements(text)
+    except duckdb.Error as error:
+        raise sql_error(error, text, where) from error
+    if len(statements) != 1 or statements[0].type != duckdb.StatementType.SELECT:
+        raise UserError("must hold exactly one SELECT", "keep one query that returns rows", where=where)
+    for place in (match.start() for match in reversed(list(re.finditer(";", text)))):
+        if _num_statements(connection, text[:place]) == 1 and _num_statements(connection, text[place + 1 :]) == 0:
+            text = text[:place]
+    return text.rstrip() + "\n"  # the last line may be a comment
+
+
+def _num_statements(connection: duckdb.DuckDBPyConnection, text: str) -> int | None:
+    try:
+        return len(connection.extract_statements(text))
+    except duckdb.Error:
+        return None
+
+
+def sql_error(error: duckdb.Error, text: str, where: str) -> UserError:
+    """DuckDB's message as one line with `file:line`, without its picture of the query. A line of the header is none of
+    the query's and is left out."""
+    message = str(error)
+    line = re.search(r"^LINE (\d+):", message, re.MULTILINE)
+    header = re.match(r"\s*/\*.*?\*/", text, re.DOTALL)
+    known = line and not (header and int(line[1]) <= header[0].count("\n"))
+    first = re.split(r"\n\s*\n?LINE \d+:|\n\n", message)[0].replace("\n", " ")
+    what = re.sub(r"^([A-Z][\w-]* )*Error: ", "", first)
+    return UserError(what, "mend the query", where=f"{where}:{line[1]}" if line and known else where)
 
 
 def syntax_nodes(connection: duckdb.DuckDBPyConnection, text: str) -> Iterator[dict[str, Any]]:

@@ -100,15 +100,22 @@ def load(kind: str, name: str, *, where: str = "") -> type[Plugin]:
         raise UserError(what, did_you_mean(name, known), where=where, key=kind)
     entry = known[name]
     try:
-        if entry.entry_point is not None:
-            return entry.entry_point.load()  # type: ignore[no-any-return]
-        module = importlib.import_module(entry.module)
+        cls = entry.entry_point.load() if entry.entry_point is not None else _class_in(entry)
     except ImportError as error:
         extra = {"trainers": "train", "harnesses": "eval"}.get(kind, "all")
         raise UserError(
             f"the {kind.removesuffix('s')} '{name}' of {entry.origin} cannot be imported: {error}",
             f'install what it needs: pip install "kedge[{extra}]"',
         ) from error
+    lacking = ", ".join(sorted(getattr(cls, "__abstractmethods__", ())))
+    if lacking:
+        raise UserError(f"the {kind.removesuffix('s')} '{name}' of {entry.origin} does not define {lacking}",
+                        f"write it in {entry.module}")  # fmt: skip
+    return cls  # type: ignore[no-any-return]
+
+
+def _class_in(entry: Entry) -> type[Plugin]:
+    module = importlib.import_module(entry.module)
     for value in vars(module).values():
         if isinstance(value, type) and issubclass(value, Plugin) and value.__module__ == entry.module:
             return value

@@ -10,21 +10,13 @@ import duckdb
 from pydantic import Field
 
 from curation import schema
-from curation.catalog import (
-    Catalog,
-    Manifest,
-    empty_relation,
-    parquet_list,
-    quoted,
-    single_select,
-    sql_error,
-    write_parquet,
-)
+from curation.catalog import Catalog, Manifest, write_parquet
 from curation.config import SqlFile, Strict, load_sql, shown
 from curation.errors import UserError
 from curation.fingerprint import fingerprint
 from curation.measuring import Measure, ensure, measure_fingerprint, named, signals_view
-from curation.queries import require_repeatable
+from curation.queries import require_repeatable, single_select, sql_error
+from curation.relations import empty_relation, parquet_list, quoted
 
 HELD_OUT = "held_out"
 

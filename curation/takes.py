@@ -9,10 +9,9 @@ from typing import Any
 import duckdb
 import jinja2
 
-from curation.catalog import sql_error
 from curation.config import SHIPPED
 from curation.errors import Problem, UserError
-from curation.queries import at_line, line_of, syntax_nodes
+from curation.queries import at_line, line_of, sql_error, syntax_nodes
 
 MAX_EPOCHS = 1_000
 # name, parameters with defaults, the same as arguments

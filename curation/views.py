@@ -7,7 +7,8 @@ import orjson
 import pyarrow as pa
 
 from curation import checkpoints, schema
-from curation.catalog import Catalog, Manifest, empty_relation, parquet_list
+from curation.catalog import Catalog, Manifest
+from curation.relations import empty_relation, parquet_list
 from curation.rules import HELD_OUT
 
 MANIFESTS = pa.schema([("kind", pa.string()), ("name", pa.string()), ("fingerprint", pa.string()),

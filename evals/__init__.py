@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,16 +71,16 @@ class Harness(Plugin):
 
     kind: ClassVar[str] = "harnesses"
 
+    @abstractmethod
     def conditions(self) -> dict[str, Any]:
         """What of this harness may change an answer beyond its version: numeric type, device, batch size."""
-        raise NotImplementedError
 
+    @abstractmethod
     def software(self) -> str:
         """Names and versions of the packages that answer, as text."""
-        raise NotImplementedError
 
+    @abstractmethod
     def evaluate(self, job: Job, work: Path, advance: Callable[[int], None]) -> dict[str, list[Response]]:
         """The responses of every set by its name, in any order; a request without one is counted as missing by the
         caller. `work` is an empty folder for its files; `advance(n)` reports answered requests. Raises
         InstrumentError where the harness itself failed."""
-        raise NotImplementedError

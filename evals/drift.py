@@ -16,7 +16,7 @@ from curation.checkpoints import Checkpoint
 from curation.errors import EXIT_FAILED, EXIT_INSTRUMENT, EXIT_OK, EXIT_UNDECIDED, Problem, UserError
 from curation.statistics import Interval
 from evals.accounting import accuracy
-from evals.pairing import common_conditions
+from evals.pairing import Scored, common_conditions
 from evals.prompting import judged_with
 from evals.scores import count_states
 from evals.suites import Suite, load_suite, suite_name
@@ -33,7 +33,6 @@ from evals.verdicts import (
     truncation_decides,
 )
 
-Scored = tuple[pa.Table, dict[str, Any]]  # scores and their conditions
 Tables = dict[str, list[Scored | None]]  # benchmark -> one entry per column of the chain
 
 

@@ -6,15 +6,14 @@ import difflib
 import re
 from typing import Any
 
-import pyarrow as pa
+from evals.pairing import Scored
 
 NUM_FLIPS = 20
 SHOWN_CHARS = 4_000
-Scored = tuple[pa.Table, dict[str, Any]]
 
 
 def flips(first: dict[str, Scored | None], last: dict[str, Scored | None]) -> list[dict[str, Any]]:
-    """Right -> not right, at most 20 per benchmark in the order of a hash-like sample id: benchmark, sample id, prompt,
+    """Right -> not right, at most 20 per benchmark in the order of their ids: benchmark, sample id, prompt,
     gold, both responses, states and answers, and the pieces of a word-level comparison."""
     found = []
     for benchmark, entry in first.items():

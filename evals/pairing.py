@@ -16,6 +16,7 @@ from curation.checkpoints import Checkpoint
 from evals.scores import CONDITIONS, read_scores, scored_conditions
 
 # The tokenizer may grow between stages; what the model read is compared by the hash of every prompt.
+Scored = tuple[pa.Table, dict[str, Any]]  # scores and their conditions
 COMPARED = tuple(name for name in CONDITIONS if name != "tokenizer")
 LOSSES = ("truncated", "unparsed", "refused", "changed answer", "error")
 
@@ -105,7 +106,7 @@ def pair(table_a: pa.Table, table_b: pa.Table) -> Pair:
 
 def common_conditions(
     catalog: Catalog, checkpoints: Sequence[Checkpoint], benchmark: str
-) -> tuple[list[tuple[pa.Table, dict[str, Any]] | None], dict[str, list[str]]]:
+) -> tuple[list[Scored | None], dict[str, list[str]]]:
     """One table of scores per checkpoint, all under those conditions of the last checkpoint that most of them share
     (the latest of equals); None where a checkpoint has none under them. And, by checkpoint id, the conditions that
     keep a checkpoint apart that has scores under others only."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from pathlib import Path
 
 import pytest
@@ -146,3 +147,21 @@ def test_a_misspelt_key_inside_a_list_is_met_with_a_proposal(catalog):
     (folder / "s.yaml").write_text("benchmarks:\n- name: a\n  marggin: 0.1\n")
     with pytest.raises(UserError, match=r"s.yaml:3: benchmarks.0.marggin: unknown key; did you mean 'margin'"):
         load_suite(catalog, "s")
+
+
+def test_a_plug_in_that_lacks_a_method_is_an_error_that_names_it(monkeypatch):
+    import types
+
+    from curation.measures import PartMeasure
+
+    class Half(PartMeasure):
+        version = 1
+
+    Half.__module__ = "half"
+    module = types.ModuleType("half")
+    module.Half = Half
+    monkeypatch.setitem(sys.modules, "half", module)
+    entry = registry.Entry("measures", "half", "somewhere", "half")
+    monkeypatch.setattr(registry, "entries", lambda kind: {"half": entry})
+    with pytest.raises(UserError, match="the measure 'half' of somewhere does not define measure; write it in half"):
+        registry.load("measures", "half")

@@ -116,7 +116,13 @@ def test_a_loss_against_the_best_earlier_checkpoint_is_not_hidden_by_the_start(c
     assert (best.a, best.verdict, best.num_candidates, report.exit_code) == ("sft@5", "FAIL", 2, 1)
 
 
-def test_the_first_base_is_reported_and_never_gates(chained):
+def test_the_first_base_is_reported_and_gates_only_where_it_is_the_best(chained):
+    report = chain_scores(chained, base_m_0="r" * 40 + "w" * 160, mid_10="r" * 200, sft_9="r" * 200)
+    base = only(report, "base")
+    assert (base.gate, base.verdict, base.direction, report.exit_code) == (False, "not gated", "improved", 0)
+
+
+def test_a_base_that_was_better_than_all_since_gates_as_the_best(chained):
     report = chain_scores(chained, base_m_0="r" * 100, mid_10="w" * 100, sft_9="w" * 100)
     base = [item for item in report.of("sft@9") if item.a == "base-m@0"]
     assert [item.against for item in base] == ["best"]

@@ -114,13 +114,9 @@ def test_two_beginning_tokens_are_an_error(tiny_model: Path, tmp_path: Path):
     path = tmp_path / "m" / "tokenizer_config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"bos_token": "<|im_start|>"}))
     tokenizer = load_tokenizer(None, str(tmp_path / "m"))
-    for text, level in (("{{ bos_token }}user: " + TURNS[50:], "ok"), ("{{ bos_token + bos_token }}" + TURNS, "error")):
-        body = (
-            text
-            if level == "error"
-            else "{{ bos_token }}" + "{% for m in messages %}{{ m.content }}<|im_end|>{% endfor %}"
-        )
-        found = {item.id: item for item in check_template(Template("p", body, "0"), tokenizer, {}).checks}
+    answers = "{% for m in messages %}{{ m.content }}<|im_end|>{% endfor %}"
+    for begin, level in (("{{ bos_token }}", "ok"), ("{{ bos_token + bos_token }}", "error")):
+        found = {item.id: item for item in check_template(Template("p", begin + answers, "0"), tokenizer, {}).checks}
         assert found["T5"].level == level, found["T5"].message
 
 

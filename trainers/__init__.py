@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -24,11 +25,11 @@ class Trainer(Plugin):
 
     kind: ClassVar[str] = "trainers"
 
+    @abstractmethod
     def command(self, launch: Launch) -> list[str]:
         """The command line of the training process."""
-        raise NotImplementedError
 
+    @abstractmethod
     def launch(self, launch: Launch) -> int:
         """Run the training process to its end and return its exit code (0, 1, or 4 where what it prepared is not what
         was audited)."""
-        raise NotImplementedError

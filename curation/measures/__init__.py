@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from typing import TYPE_CHECKING, ClassVar
 
 import pyarrow as pa
@@ -25,9 +26,9 @@ class PartMeasure(Plugin):
         """The row columns that `measure` needs for a stage."""
         return tuple(name for name, _ in schema.PAYLOAD[stage])
 
+    @abstractmethod
     def measure(self, rows: pa.Table, stage: str) -> pa.Table:
         """A table with `columns`, N rows in the order of `rows` (N rows with the columns of `reads`)."""
-        raise NotImplementedError
 
 
 class JoinMeasure(Plugin):
@@ -39,8 +40,8 @@ class JoinMeasure(Plugin):
     evidence: ClassVar[pa.Schema]
     evidence_kind: ClassVar[str]
 
+    @abstractmethod
     def join(self, connection: duckdb.DuckDBPyConnection) -> None:
         """Create the tables or views `measured` (row_id, source and `columns`, one row per row of `rows`) and
         `found` (the columns of `evidence`) on `connection`, which has the views of `Catalog.session`. Both must
         depend on the set of rows alone, never on their order."""
-        raise NotImplementedError

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +28,7 @@ class Source(Plugin):
     kind: ClassVar[str] = "sources"
     suffixes: ClassVar[tuple[str, ...]] = ()
 
+    @abstractmethod
     def read(self, path: Path) -> Iterator[Record]:
         """The records of one file in order, in bounded memory. A record that cannot be read is yielded with its
         problem, never skipped. A file that cannot be read to its end yields what was read, then a problem."""
-        raise NotImplementedError

@@ -8,7 +8,6 @@ masks, so its trained tokens assume one span per row, and it gives no verdict.
 
 from __future__ import annotations
 
-import argparse
 import json
 import resource
 import tempfile
@@ -28,6 +27,7 @@ from curation.auditing.audit import mirror_for
 from curation.auditing.checks import Judged, by_source, run_checks
 from curation.auditing.sweep import sweep
 from curation.catalog import write_parquet
+from tests.benchmarks import wanted_rows
 
 LENGTHS = tuple(256 * (step + 1) for step in range(20))
 ONE = 2_048
@@ -85,11 +85,7 @@ def timed(work: Callable[[], None]) -> tuple[float, float]:
 
 def main(arguments: list[str] | None = None) -> dict[str, float]:
     """Run, print the table and the JSON line, and return what the line holds."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--small", action="store_true", help="100,000 rows")
-    parser.add_argument("--rows", type=int, default=1_000_000)
-    options = parser.parse_args(arguments)
-    rows = 100_000 if options.small else options.rows
+    rows = wanted_rows(arguments, __doc__ or "", small=100_000)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "anatomy.parquet"
         write_parquet(path, anatomy(rows))

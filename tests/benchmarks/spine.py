@@ -19,7 +19,6 @@ A ratio is rows per CPU-second against a peer's: above 1 kedge is the cheaper on
 
 from __future__ import annotations
 
-import argparse
 import json
 import random
 import shutil
@@ -30,6 +29,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from tests.benchmarks import wanted_rows
 from tests.benchmarks.watching import Cost, kedge, watch
 
 SOURCES = {"chat": 0.5, "code": 0.3, "math": 0.2}
@@ -101,11 +101,7 @@ def peer_costs(root: Path, rows: int) -> dict[str, Cost]:
 
 def main(arguments: list[str] | None = None) -> dict[str, float]:
     """Run, print the table and the JSON line, and return what the line holds."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--small", action="store_true", help="40,000 rows")
-    parser.add_argument("--rows", type=int, default=1_000_000)
-    options = parser.parse_args(arguments)
-    rows = 40_000 if options.small else options.rows
+    rows = wanted_rows(arguments, __doc__ or "", small=40_000)
     root = Path(tempfile.mkdtemp(prefix="spine-"))
     try:
         write_rows(root / "data", rows)

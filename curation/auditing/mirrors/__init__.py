@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import ast
 import importlib.util
+from abc import abstractmethod
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -64,13 +65,13 @@ class Mirror(Plugin):
                 found.append(Problem("the trainer has no such option", did_you_mean(name, known), where, key))
         return found
 
+    @abstractmethod
     def rendering_path(self, stage: str, columns: list[str]) -> str:
         """The rendering path under these options for rows of `stage` whose filled payload columns are `columns`."""
-        raise NotImplementedError
 
+    @abstractmethod
     def fates(self, anatomy: pa.Table) -> pa.Table:
         """N rows of anatomy in training order -> N rows: fate, kept_tokens, kept_trained_tokens, bin (-1 unpacked)."""
-        raise NotImplementedError
 
     def refuses(self, anatomy: pa.Table) -> list[str]:
         """Why the trainer would stop at the start instead of training; empty where it would not."""
