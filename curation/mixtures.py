@@ -78,8 +78,9 @@ def measures_of(catalog: Catalog, header: MixtureHeader, where: str = "") -> lis
     if header.tokenizer is not None:
         from curation.measures.anatomy import anatomy_for
 
-        measures.append(anatomy_for(catalog.project, header.tokenizer, header.template, header.rendering,
-                                    header.template_kwargs))  # fmt: skip
+        path = {"preference": "trl_prompt_completion", "rlvr": "whole"}.get(header.stage, header.rendering)
+        measures.append(anatomy_for(catalog.project, header.tokenizer, header.template, path, header.template_kwargs,
+                                    header.stage))  # fmt: skip
     return measures
 
 

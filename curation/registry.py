@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
@@ -85,10 +86,9 @@ def entries(kind: str) -> dict[str, Entry]:
 
 
 def _defines_plugin(path: Path, kind: str) -> bool:
-    bases = {"sources": ("Source",), "measures": ("PartMeasure", "JoinMeasure"), "mirrors": ("Mirror",),
-             "trainers": ("Trainer",), "harnesses": ("Harness",), "generators": ("Generator",)}[kind]  # fmt: skip
-    text = path.read_text()
-    return any(f"({base})" in text for base in bases)
+    base = {"sources": "Source", "measures": "Measure", "mirrors": "Mirror", "trainers": "Trainer",
+            "harnesses": "Harness", "generators": "Generator"}[kind]  # fmt: skip
+    return re.search(rf"^class \w+\(\w*{base}\):", path.read_text(), re.MULTILINE) is not None
 
 
 def load(kind: str, name: str, *, where: str = "") -> type[Plugin]:

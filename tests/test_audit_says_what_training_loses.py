@@ -121,10 +121,12 @@ def test_a_tokenizer_without_the_templates_special_tokens_is_an_error():
     [
         ({"max_lenght": 5}, "did you mean 'max_length'"),
         ({"max_seq_length": 5}, "use max_length"),
-        ({"packing_strategy": "wrapped"}, "not mirrored yet"),
-        ({"truncation_mode": "keep_end"}, "not mirrored yet"),
+        ({"packing_strategy": "wrapped"}, "has no effect without packing"),
+        ({"truncation_mode": "keep_end", "packing": True}, "has no effect with packing"),
+        ({"packing": True, "packing_strategy": "ffd"}, "packing_strategy"),
+        ({"shuffle_dataset": True}, "not mirrored yet"),
         ({"dataset_kwargs": {"skip_prepare_dataset": True}}, "not mirrored yet"),
-        ({"completion_only_loss": True}, "not mirrored yet"),
+        ({"completion_only_loss": True, "assistant_only_loss": True}, "both losses at once"),
         ({"max_length": 0}, "max_length"),
     ],
 )

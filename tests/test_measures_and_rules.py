@@ -52,17 +52,19 @@ def staged(ingested: Path, catalog: Catalog) -> Catalog:
 def measures(catalog: Catalog, tiny_model: Path) -> list:
     from curation.measures.anatomy import anatomy_for
 
+    rendered = {"anatomy": ("trl_assistant", "sft"), "pair_anatomy": ("trl_prompt_completion", "preference"),
+                "prompt_anatomy": ("whole", "rlvr")}  # fmt: skip
     found = []
     for name in registry.entries("measures"):
-        found.append(anatomy_for(catalog.project, str(tiny_model), "chatml", "trl_assistant", {})
-                     if name == "anatomy" else named(name))  # fmt: skip
+        path, stage = rendered.get(name, ("", ""))
+        found.append(anatomy_for(catalog.project, str(tiny_model), "chatml", path, {}, stage) if path else named(name))
     return found
 
 
 def test_every_measure_returns_its_columns_row_by_row_and_the_same_again(staged: Catalog, tiny_model: Path):
-    seen: list[str] = []
+    seen: list[tuple[str, str]] = []
     for measure in measures(staged, tiny_model):
-        seen += measure.columns.names
+        seen += [(stage, name) for stage in measure.stages for name in measure.columns.names]
         ensure(staged, measure)
         for stage in measure.stages:
             parts = signal_parts(staged, measure, stage)
@@ -81,7 +83,7 @@ def test_every_measure_returns_its_columns_row_by_row_and_the_same_again(staged:
                     assert whole[0].equals(whole[1]), "not the same twice"
                     assert whole[0].schema.equals(measure.columns), "columns or types differ from those declared"
                     assert read.equals(pq.read_table(rows_folder / of.name, columns=read.column_names))
-    assert len(seen) == len(set(seen)), "two measures share a column"
+    assert len(seen) == len(set(seen)), "two measures of one stage share a column"
 
 
 def test_measures_are_part_or_join_measures_with_a_fingerprint_that_follows_the_configuration(catalog, tiny_model):

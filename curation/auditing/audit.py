@@ -14,18 +14,22 @@ import pyarrow.parquet as pq
 from packaging.requirements import SpecifierSet
 
 from curation import registry
-from curation.auditing.checks import Check, Judged, by_source, run_checks
+from curation.auditing.case import Case, checks_of, template_checks
+from curation.auditing.checks import Check
+from curation.auditing.fates import Fates
+from curation.auditing.judged import Judged, by_source
 from curation.auditing.mirrors import Mirror
+from curation.auditing.setting import Setting
 from curation.auditing.strata import shifts
 from curation.catalog import Catalog, Manifest, Part
 from curation.console import progress, say
 from curation.engine import PartJob, run_parts
 from curation.errors import UserError, did_you_mean
 from curation.fingerprint import fingerprint, hash_file
-from curation.measures.anatomy import Anatomy
+from curation.measures._rendered import RenderedMeasure
 from curation.mixtures import FrozenMixture
 
-AUDIT_VERSION = 2
+AUDIT_VERSION = 3
 
 
 @dataclass
@@ -107,34 +111,33 @@ def filled_columns(parts: list[Path]) -> list[str]:
     return [name for name in names if table[name].null_count < table.num_rows]
 
 
-def audit_rows(subject: str, parts: list[Path], anatomy: pa.Table, mirror: Mirror, key: str) -> tuple[Audit, pa.Table]:
-    """Judge rows in training order (all of `parts`) by their anatomy; returns the audit and the fates, one row each
-    with position, row_id, source, epoch, fate, lengths, ids_hash and bin."""
-    names = pq.read_schema(parts[0]).names
-    wanted = [name for name in ("row_id", "source", "epoch") if name in names]
-    rows = pa.concat_tables([pq.read_table(part, columns=wanted) for part in parts])
-    fates = mirror.fates(anatomy)
-    judged = Judged.of(rows["source"], anatomy, fates)
-    limit = getattr(mirror, "max_length", None)
+def audit_rows(case: Case, key: str) -> tuple[Audit, pa.Table]:
+    """Judge the rows; returns the audit and the fates, one row per sequence (of preference rows one per side) with
+    position, side, row_id, source, epoch, fate, lengths, ids_hash, bin and pieces."""
+    fates = case.mirror.fates(case.anatomy)
+    judged = case.judged(fates)
     sources = by_source(judged)
-    checks = run_checks(judged, sources, limit, mirror.refuses(anatomy))
-    count = rows.num_rows
-    epoch = rows["epoch"] if "epoch" in wanted else pa.array([0] * count, pa.int32())
+    audit = Audit(case.subject, key, case.mirror.plugin_name(), case.mirror.model_dump(mode="json"),
+                  case.mirror.context_length, case.rows.num_rows, fates.num_bins(),
+                  [*checks_of(case, judged, sources), *template_checks(case)], sources)  # fmt: skip
+    audit.details |= {"stage": case.stage, "length_histogram": histogram(judged),
+                      "read_not_run": case.mirror.read_not_run,
+                      "strata": [item.as_json() for item in shifts(judged)]}  # fmt: skip
+    return audit, _fates_table(case, fates)
+
+
+def _fates_table(case: Case, fates: Fates) -> pa.Table:
+    rows, (row, side, columns) = case.rows, case.sequences
+    epoch = rows["epoch"].take(row) if "epoch" in rows.column_names else pa.array([0] * len(row), pa.int32())
     ids = rows["row_id"] if pa.types.is_string(rows["row_id"].type) else pa.array(
         [value.hex if hasattr(value, "hex") else str(value) for value in rows["row_id"].to_pylist()])  # fmt: skip
-    table = pa.table({
-        "position": pa.array(np.arange(count), pa.int64()), "row_id": ids, "source": rows["source"], "epoch": epoch,
-        "fate": fates["fate"], "tokens": anatomy["tokens"], "kept_tokens": fates["kept_tokens"],
-        "trained_tokens": anatomy["trained_tokens"], "kept_trained_tokens": fates["kept_trained_tokens"],
-        "ids_hash": anatomy["ids_hash"], "bin": fates["bin"],
+    found = fates.table()
+    return pa.table({
+        "position": pa.array(row, pa.int64()), "side": pa.array(side, pa.int8()), "row_id": ids.take(row),
+        "source": rows["source"].take(row), "epoch": epoch, "tokens": columns["tokens"],
+        "trained_tokens": columns["trained_tokens"], "ids_hash": columns["ids_hash"],
+        **{name: found[name] for name in ("fate", "kept_tokens", "kept_trained_tokens", "bin", "pieces")},
     })  # fmt: skip
-    packed = bool(getattr(mirror, "packing", False))
-    num_bins = len(set(fates["bin"].to_pylist()) - {-1}) if packed else None
-    audit = Audit(subject, key, mirror.plugin_name(), mirror.model_dump(mode="json"), limit, count, num_bins, checks,
-                  sources)  # fmt: skip
-    audit.details["length_histogram"] = histogram(judged)
-    audit.details["strata"] = [item.as_json() for item in shifts(judged)]
-    return audit, table
 
 
 def histogram(rows: Judged, buckets: int = 40) -> dict[str, Any]:
@@ -146,7 +149,7 @@ def histogram(rows: Judged, buckets: int = 40) -> dict[str, Any]:
     return {"edges": edges.tolist(), "counts": counts}
 
 
-def measured(catalog: Catalog, anatomy: Anatomy, mixture: FrozenMixture) -> pa.Table:
+def measured(catalog: Catalog, anatomy: RenderedMeasure, mixture: FrozenMixture) -> pa.Table:
     """The anatomy of a frozen mixture's rows, measured once, after saying so, and kept beside the signals of sources.
     An interrupted measuring goes on with the parts that are missing."""
     label = f"mixture-{mixture.fingerprint[:16]}"
@@ -171,7 +174,8 @@ def measured(catalog: Catalog, anatomy: Anatomy, mixture: FrozenMixture) -> pa.T
     return pa.concat_tables([pq.read_table(target) for target in targets])
 
 
-def audit_key(mirror: Mirror, anatomy: Anatomy, data: str) -> str:
+def audit_key(mirror: Mirror, anatomy: RenderedMeasure, data: str, setting: Setting) -> str:
     """Covers everything that can change the outcome: data, tokenizer, template, kwargs, rendering path, transformers,
-    the mirror and its options, and the installed version of the trainer."""
-    return fingerprint([AUDIT_VERSION, data, anatomy.identity(), mirror.identity(), installed_version(mirror.package)])
+    the mirror and its options, the installed version of the trainer, and where rows are trained."""
+    return fingerprint([AUDIT_VERSION, data, anatomy.identity(), mirror.identity(), installed_version(mirror.package),
+                        setting.identity()])  # fmt: skip

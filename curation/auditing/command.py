@@ -9,22 +9,24 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from curation.auditing.audit import Audit, audit_key, audit_rows, filled_columns, measured, mirror_for
-from curation.auditing.gate import audit_run, audit_subject, mixture_subject
-from curation.auditing.mirrors import Mirror
+from curation.auditing.audit import Audit, audit_key, audit_rows, filled_columns, measured
+from curation.auditing.case import Case, read_rows
+from curation.auditing.gate import audit_run, audit_subject, default_mirror, mixture_subject
+from curation.auditing.setting import Setting
 from curation.auditing.sweep import Sweep, sweep
 from curation.catalog import Catalog, Manifest
 from curation.config import Project, find_project, shown
 from curation.console import out, print_json
 from curation.errors import EXIT_FAILED, EXIT_OK, UserError, did_you_mean
 from curation.fingerprint import fingerprint, hash_file
-from curation.measures.anatomy import Anatomy, anatomy_for
+from curation.measures._rendered import RenderedMeasure
+from curation.measures.anatomy import anatomy_for
 from curation.reports.audit import print_audit, worst_rows, write
 from curation.reports.sweep import print_sweep
 from curation.reports.sweep import write as write_sweep
 from curation.runs import Run
 
-SWEEP_VERSION = 1
+SWEEP_VERSION = 2
 
 
 def run(subject: str, tokenizer: str | None, max_length: int | None, to: Path | None, as_json: bool) -> int:
@@ -61,9 +63,7 @@ def sweep_mixture(name: str, tokenizer: str | None, to: Path | None) -> Sweep:
     catalog = Catalog(find_project())
     subject = mixture_subject(catalog, name, tokenizer, None)
     table = measured(catalog, subject.anatomy, subject.mixture)
-    source = pa.chunked_array([pq.read_table(part, columns=["source"])["source"].combine_chunks()
-                               for part in subject.mixture.train])  # fmt: skip
-    made = sweep(subject.name, source, table, subject.mirror)
+    made = sweep(subject.case(table))
     made.details = {"mixture": f"{subject.mixture.name}@{subject.mixture.fingerprint[:12]}",
                     "template": subject.anatomy.template, "rendering": subject.anatomy.path}  # fmt: skip
     made.folder = catalog.folder("sweeps", subject.name, fingerprint([SWEEP_VERSION, subject.key])[:16])
@@ -81,13 +81,9 @@ def sweep_file(path: Path, tokenizer: str | None, to: Path | None) -> Sweep:
     """A bare dataset at many lengths, without any project."""
     if tokenizer is None:
         raise UserError("a bare file needs --tokenizer", f"for example: kedge audit {path} --tokenizer FOLDER")
-    mirror = mirror_for("trl_sft", {"max_length": None})
     with tempfile.TemporaryDirectory() as folder:
-        parts, table, _ = measured_file(path, tokenizer, mirror, _project_or_none(), Path(folder))
-        source = pa.chunked_array(
-            [pq.read_table(part, columns=["source"])["source"].combine_chunks() for part in parts]
-        )
-        made = sweep(path.name, source, table, mirror)
+        case = bare_case(path, tokenizer, None, _project_or_none(), Path(folder))
+        made = sweep(case)
     if to is not None:
         write_sweep(made, to)
     return made
@@ -111,36 +107,40 @@ def _file(path: Path, tokenizer: str | None, max_length: int | None, to: Path | 
     return made
 
 
-def audit_file(path: Path, tokenizer: str, max_length: int, *, project: Project | None = None,
+def audit_file(path: Path, tokenizer: str, max_length: int | None, *, project: Project | None = None,
                assistant_only: bool = False) -> tuple[Audit, pa.Table]:  # fmt: skip
-    """Audit a bare dataset under TRL SFT's defaults, without any project. The template is the tokenizer's own where it
-    has one, else ChatML."""
-    mirror = mirror_for("trl_sft", {"max_length": max_length, "assistant_only_loss": assistant_only})
+    """Audit a bare dataset under the defaults of TRL's trainer of its stage, without any project. The template is the
+    tokenizer's own where it has one, else ChatML."""
     with tempfile.TemporaryDirectory() as folder:
-        parts, table, anatomy = measured_file(path, tokenizer, mirror, project, Path(folder))
-        data = fingerprint([hash_file(part) for part in parts])
-        audit, fates = audit_rows(path.name, parts, table, mirror, audit_key(mirror, anatomy, data))
-        stage = pq.read_table(parts[0], columns=["stage"])["stage"][0].as_py()
-        audit.details["worst"] = worst_rows(parts, fates, table, anatomy, stage)
+        case = bare_case(path, tokenizer, max_length, project, Path(folder), assistant_only=assistant_only)
+        data = fingerprint([hash_file(part) for part in case.parts])
+        assert case.measure is not None
+        audit, fates = audit_rows(case, audit_key(case.mirror, case.measure, data, case.setting))
+        audit.details["worst"] = worst_rows(case.parts, fates, case.measure, case.stage)
         return audit, fates
 
 
-def measured_file(path: Path, tokenizer: str, mirror: Mirror, project: Project | None, folder: Path) -> tuple[
-    list[Path], pa.Table, Anatomy
-]:  # fmt: skip
-    """(row parts written into `folder`, anatomy of their rows, the measure) of a bare dataset."""
+def bare_case(path: Path, tokenizer: str, max_length: int | None, project: Project | None, folder: Path, *,
+              assistant_only: bool = False) -> Case:  # fmt: skip
+    """A bare dataset as a case, its row parts written into `folder`."""
     from curation.ingest import read_bare
     from curation.rendering import load_tokenizer
 
     stage, parts = read_bare(path, folder)
-    if stage not in Anatomy.stages:
-        raise UserError(f"holds {stage} rows, which TRL SFT does not train on", "audit a midtrain or sft dataset",
-                        where=str(path))  # fmt: skip
-    own = load_tokenizer(project, tokenizer).hf.chat_template is not None
+    mirror = default_mirror(stage, assistant_only).at(max_length)
+    loaded = load_tokenizer(project, tokenizer)
+    own = loaded.hf.chat_template is not None
     rendering = mirror.rendering_path(stage, filled_columns(parts))
-    anatomy = anatomy_for(project, tokenizer, "tokenizer" if own else "chatml", rendering, {})
-    tables = [anatomy.measure(pq.read_table(part, columns=list(anatomy.reads(stage))), stage) for part in parts]
-    return parts, pa.concat_tables(tables), anatomy
+    measure = anatomy_for(project, tokenizer, "tokenizer" if own else "chatml", rendering, {}, stage)
+    return Case(path.name, stage, read_rows(parts), measured_parts(measure, parts, stage), mirror, parts, measure,
+                Setting(Path(loaded.reference)))  # fmt: skip
+
+
+def measured_parts(measure: RenderedMeasure, parts: list[Path], stage: str) -> pa.Table:
+    """The anatomy of row parts that lie in no lake."""
+    known = set(pq.read_schema(parts[0]).names)
+    columns = [name for name in measure.reads(stage) if name in known]
+    return pa.concat_tables([measure.measure(pq.read_table(part, columns=columns), stage) for part in parts])
 
 
 def _project(subject: str, tokenizer: str | None, max_length: int | None, to: Path | None) -> Audit:

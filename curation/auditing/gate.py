@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from curation.auditing.audit import Audit, audit_key, audit_rows, filled_columns, measured, mirror_for
+from curation.auditing.case import Case, read_rows
 from curation.auditing.checks import Check
 from curation.auditing.mirrors import Mirror
+from curation.auditing.setting import Setting
 from curation.catalog import Catalog, Manifest
 from curation.errors import GateFailed, Problem, UserError
 from curation.fingerprint import fingerprint
-from curation.measures.anatomy import Anatomy, anatomy_for
+from curation.measures._rendered import RenderedMeasure
+from curation.measures.anatomy import anatomy_for
 from curation.mixtures import FrozenMixture, find_frozen
 from curation.reports.audit import worst_rows, write
 from curation.runs import Run, Waiver
@@ -30,12 +34,21 @@ class Subject:
     name: str
     mixture: FrozenMixture
     mirror: Mirror
-    anatomy: Anatomy
+    anatomy: RenderedMeasure
     waivers: tuple[Waiver, ...] = ()
+    setting: Setting = field(default_factory=Setting)
 
     @property
     def key(self) -> str:
-        return audit_key(self.mirror, self.anatomy, self.mixture.fingerprint)
+        return audit_key(self.mirror, self.anatomy, self.mixture.fingerprint, self.setting)
+
+    def case(self, table: pa.Table) -> Case:
+        """What is judged, with the anatomy of its rows."""
+        held_out: set[str] = set()
+        for part in self.mixture.held_out if self.mixture.stage == "rlvr" else []:
+            held_out |= set(pq.read_table(part, columns=["prompt_hash"])["prompt_hash"].to_pylist())
+        return Case(self.name, self.mixture.stage, read_rows(self.mixture.train), table, self.mirror,
+                    self.mixture.train, self.anatomy, self.setting, frozenset(held_out))  # fmt: skip
 
     def folder(self, catalog: Catalog) -> Path:
         """Where its audit lies; waivers have their part in it, since they change what the report says."""
@@ -49,24 +62,32 @@ def run_subject(catalog: Catalog, run: Run) -> Subject:
     mirror = mirror_for(run.trainer_name, run.options, run.where)
     path = mirror.rendering_path(mixture.stage, filled_columns(mixture.train))
     anatomy = anatomy_for(catalog.project, run.tokenizer_reference(), run.template_reference(), path,
-                          run.file.template_kwargs)  # fmt: skip
-    return Subject(run.name, mixture, mirror, anatomy, tuple(run.file.waivers))
+                          run.file.template_kwargs, mixture.stage)  # fmt: skip
+    model = run.start().base_folder(catalog) or run.start().folder(catalog)
+    setting = Setting(model, run.options, run.file.num_processes)
+    return Subject(run.name, mixture, mirror, anatomy, tuple(run.file.waivers), setting)
 
 
 def mixture_subject(catalog: Catalog, name: str, tokenizer: str | None, max_length: int | None) -> Subject:
-    """What the audit of a mixture at a length looks at: TRL SFT under the tokenizer, template and rendering of its
-    header."""
+    """What the audit of a mixture at a length looks at: TRL's trainer of its stage under the tokenizer, template and
+    rendering of its header."""
     mixture = find_frozen(catalog, name)
     header = mixture.manifest.parameters
     reference = tokenizer or header.get("tokenizer")
     if reference is None:
         raise UserError(f"the mixture '{name}' names no tokenizer", "give --tokenizer")
-    options = {"max_length": max_length, "assistant_only_loss": header.get("rendering") == "trl_assistant"}
-    mirror = mirror_for("trl_sft", options)
+    mirror = default_mirror(mixture.stage, header.get("rendering") == "trl_assistant").at(max_length)
     path = mirror.rendering_path(mixture.stage, filled_columns(mixture.train))
     anatomy = anatomy_for(catalog.project, str(reference), str(header.get("template", "tokenizer")), path,
-                          header.get("template_kwargs", {}))  # fmt: skip
+                          header.get("template_kwargs", {}), mixture.stage)  # fmt: skip
     return Subject(mixture.name, mixture, mirror, anatomy)
+
+
+def default_mirror(stage: str, assistant_only: bool = False) -> Mirror:
+    """TRL's trainer of a stage, under its own defaults."""
+    if stage in ("midtrain", "sft"):
+        return mirror_for("trl_sft", {"assistant_only_loss": assistant_only})
+    return mirror_for({"preference": "trl_dpo", "rlvr": "trl_grpo"}[stage], {})
 
 
 def audit_subject(catalog: Catalog, subject: Subject) -> Audit:
@@ -74,9 +95,9 @@ def audit_subject(catalog: Catalog, subject: Subject) -> Audit:
     folder = subject.folder(catalog)
     if catalog.manifest(folder) is None:
         table = measured(catalog, subject.anatomy, subject.mixture)
-        audit, fates = audit_rows(subject.name, subject.mixture.train, table, subject.mirror, subject.key)
+        audit, fates = audit_rows(subject.case(table), subject.key)
         waive(audit.checks, subject.waivers)
-        describe(audit, subject, fates, table)
+        describe(audit, subject, fates)
         with catalog.publishing(folder) as draft:
             part = write(audit, fates, draft.folder)
             draft.manifest = Manifest(
@@ -89,9 +110,9 @@ def audit_subject(catalog: Catalog, subject: Subject) -> Audit:
     return read(folder)
 
 
-def describe(audit: Audit, subject: Subject, fates: pa.Table, anatomy: pa.Table) -> None:
+def describe(audit: Audit, subject: Subject, fates: pa.Table) -> None:
     """Add what a reader of the report wants to see: the mixture, and the rows that lose most."""
-    worst = worst_rows(subject.mixture.train, fates, anatomy, subject.anatomy, subject.mixture.stage)
+    worst = worst_rows(subject.mixture.train, fates, subject.anatomy, subject.mixture.stage)
     audit.details |= {"mixture": f"{subject.mixture.name}@{subject.mixture.fingerprint[:12]}",
                       "template": subject.anatomy.template, "rendering": subject.anatomy.path,
                       "worst": worst}  # fmt: skip

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
-    from curation.auditing.checks import Judged
+    from curation.auditing.judged import Judged
 
 LENGTHS = (512, 1_024, 2_048, 4_096, 8_192, 16_384, 32_768)
 GATED = ("source", "mode")  # a cut always moves lengths: those are shown and never gate

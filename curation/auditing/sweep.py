@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 
-from curation.auditing.checks import Judged, by_source, run_checks
-from curation.auditing.mirrors import Mirror
+from curation.auditing.case import Case, checks_of, template_checks
+from curation.auditing.judged import Judged, by_source
 
 LENGTHS = tuple(2**power for power in range(9, 18))  # 512 to 131,072
 KEEP = 0.99
@@ -37,21 +36,21 @@ class Sweep:
         return {name: value for name, value in vars(self).items() if name != "folder"}
 
 
-def sweep(subject: str, source: pa.ChunkedArray, anatomy: pa.Table, mirror: Mirror,
-          lengths: tuple[int, ...] = LENGTHS) -> Sweep:  # fmt: skip
-    """Audit N rows at every length up to the first that holds the longest row."""
-    longest = int(np.max(anatomy["tokens"].to_numpy(), initial=1))
-    everything = Judged.of(source, anatomy, mirror.model_copy(update={"max_length": longest}).fates(anatomy))
+def sweep(case: Case, lengths: tuple[int, ...] = LENGTHS) -> Sweep:
+    """Audit N rows at every length up to the first that holds the longest sequence."""
+    mirror = case.mirror
+    longest = int(np.max(case.sequences[2]["tokens"].to_numpy(), initial=1))
+    everything = case.judged(mirror.at(longest).fates(case.anatomy))
+    failing = [check.id for check in template_checks(case) if check.level == "error"]
     entries = []
     for length in [length for length in lengths if length < 2 * longest] or lengths[:1]:
-        at = mirror.model_copy(update={"max_length": length})
-        judged = everything.under(at.fates(anatomy))
+        at = replace(case, mirror=mirror.at(length))
+        judged = everything.under(at.mirror.fates(case.anatomy))
         counts = by_source(judged)
-        checks = run_checks(judged, counts, length, at.refuses(anatomy))
-        failed = [check.id for check in checks if check.level == "error"]
+        failed = [check.id for check in checks_of(at, judged, counts) if check.level == "error"] + failing
         entries.append({"max_length": length, "failed": failed, "sources": counts[:-1]} | counts[-1])
-    return Sweep(subject, mirror.plugin_name(), mirror.model_dump(mode="json", exclude={"max_length"}),
-                 len(source), entries, proposals(everything))  # fmt: skip
+    return Sweep(case.subject, mirror.plugin_name(), mirror.model_dump(mode="json", exclude={mirror.limits}),
+                 case.rows.num_rows, entries, proposals(everything))  # fmt: skip
 
 
 def proposals(rows: Judged) -> dict[str, int | None]:

@@ -13,43 +13,67 @@ import pyarrow.parquet as pq
 
 from curation.catalog import Part, write_parquet
 from curation.console import out, table
+from curation.measures.pair_anatomy import SIDES
 from curation.reports.page import PALETTE, figure, render, svg
 
 if TYPE_CHECKING:
     from markupsafe import Markup
 
     from curation.auditing.audit import Audit
-    from curation.measures.anatomy import Anatomy
+    from curation.measures._rendered import RenderedMeasure
+    from curation.rendering import Rendered
 
 NUM_WORST = 20
 SHOWN_CHARS = 1_500
 
 
-def worst_rows(
-    parts: list[Path], fates: pa.Table, anatomy: pa.Table, measure: Anatomy, stage: str
-) -> list[dict[str, Any]]:
-    """The rows that lose the most trained tokens, longest loss first: identity and text in pieces, each `context`,
-    `trained` or `lost`."""
-    lost = fates["trained_tokens"].to_numpy() - fates["kept_trained_tokens"].to_numpy()
+def worst_rows(parts: list[Path], fates: pa.Table, measure: RenderedMeasure, stage: str) -> list[dict[str, Any]]:
+    """The sequences that lose the most trained tokens (of prompts: tokens), longest loss first: identity and text in
+    pieces, each `context`, `trained` or `lost`."""
+    unit = "tokens" if stage == "rlvr" else "trained_tokens"
+    lost = fates[unit].to_numpy() - fates[f"kept_{unit}"].to_numpy()
     order = [int(index) for index in np.argsort(-lost, kind="stable")[:NUM_WORST] if lost[index] > 0]
     if not order:
         return []
     columns = [name for name in measure.reads(stage) if name in pq.read_schema(parts[0]).names]
-    rows = pa.concat_tables([pq.read_table(part, columns=columns) for part in parts]).take(order).to_pylist()
+    places = fates["position"].take(order)
+    rows = pa.concat_tables([pq.read_table(part, columns=columns) for part in parts]).take(places).to_pylist()
+    sides = fates["side"].take(order).to_pylist()
     found = []
-    for index, rendered in zip(order, measure.rendering.render_many(rows, stage), strict=True):
+    for index, rendered in zip(order, _rendered(measure, stage, rows, sides), strict=True):
         fate = {name: fates[name][index].as_py() for name in ("row_id", "source", "fate", "tokens", "kept_tokens")}
-        found.append(fate | {"lost": int(lost[index]), "pieces": _pieces(rendered, fate["kept_tokens"])})
+        side = {"side": SIDES[fates["side"][index].as_py()]} if stage == "preference" else {}
+        kept = kept_mask(len(rendered.ids), fate["kept_tokens"], fates["pieces"][index].as_py())
+        found.append(fate | side | {"lost": int(lost[index]), "pieces": _pieces(rendered, kept)})
     return found
 
 
-def _pieces(rendered: Any, kept: int) -> list[tuple[str, str]]:
+def _rendered(measure: RenderedMeasure, stage: str, rows: list[dict[str, Any]], sides: list[int]) -> list[Rendered]:
+    """The sequence of each row; of a preference row that of its side."""
+    if stage == "rlvr":
+        return measure.rendering.render_prompts(rows)
+    if stage == "preference":
+        pairs = measure.rendering.render_pairs(rows)
+        found = [getattr(pair, SIDES[side]) for pair, side in zip(pairs, sides, strict=True)]
+        return [item for item in found if item is not None]
+    return measure.rendering.render_many(rows, stage)
+
+
+def kept_mask(length: int, kept: int, pieces: list[dict[str, int]] | None) -> np.ndarray:
+    """bool[T]: the tokens of a sequence that stay, from its pieces or, where it has none, its first `kept`."""
+    mask = np.zeros(length, bool)
+    for piece in [{"start": 0, "length": kept}] if pieces is None else pieces:
+        mask[piece["start"] : piece["start"] + piece["length"]] = True
+    return mask
+
+
+def _pieces(rendered: Rendered, kept: np.ndarray) -> list[tuple[str, str]]:
     """(style, text) runs of a rendered row around its cut."""
-    styles = np.where(np.arange(len(rendered.ids)) >= kept, 2, np.where(rendered.mask, 1, 0))
+    styles = np.where(~kept, 2, np.where(rendered.mask, 1, 0))
     edges = [0, *(np.flatnonzero(np.diff(styles)) + 1).tolist(), len(styles)]
     pieces = []
     for first, last in itertools.pairwise(edges):
-        text = rendered.text[rendered.offsets[first][0] : rendered.offsets[last - 1][1]]
+        text = rendered.text[rendered.encoded.starts[first] : rendered.encoded.ends[last - 1]]
         if len(text) > SHOWN_CHARS:
             text = text[: SHOWN_CHARS // 2] + " [...] " + text[-SHOWN_CHARS // 2 :]
         pieces.append((("context", "trained", "lost")[styles[first]], text))

@@ -24,7 +24,8 @@ from rich.console import Console
 from rich.table import Table
 
 from curation.auditing.audit import mirror_for
-from curation.auditing.checks import Judged, by_source, run_checks
+from curation.auditing.case import Case, checks_of
+from curation.auditing.judged import by_source
 from curation.auditing.sweep import sweep
 from curation.catalog import write_parquet
 from tests.benchmarks import wanted_rows
@@ -53,15 +54,15 @@ def anatomy(rows: int) -> pa.Table:
 def one_length(path: Path) -> None:
     """Read, audit at one length, judge."""
     table = pq.read_table(path)
-    mirror = mirror_for("trl_sft", {"max_length": ONE})
-    judged = Judged.of(table["source"], table, mirror.fates(table))
-    run_checks(judged, by_source(judged), ONE, mirror.refuses(table))
+    case = Case("benchmark", "sft", table, table, mirror_for("trl_sft", {"max_length": ONE}))
+    judged = case.judged(case.mirror.fates(table))
+    checks_of(case, judged, by_source(judged))
 
 
 def twenty_lengths(path: Path) -> None:
     """Read and sweep."""
     table = pq.read_table(path)
-    sweep("benchmark", table["source"], table, mirror_for("trl_sft", {}), LENGTHS)
+    sweep(Case("benchmark", "sft", table, table, mirror_for("trl_sft", {})), LENGTHS)
 
 
 def by_hand(path: Path, lengths: tuple[int, ...]) -> None:

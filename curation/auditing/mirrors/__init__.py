@@ -7,20 +7,26 @@ import ast
 import importlib.util
 from abc import abstractmethod
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import pyarrow as pa
 
+from curation.auditing.fates import Fates
 from curation.errors import Problem, did_you_mean
 from curation.registry import Plugin
 
-FATES = ("whole", "cut", "dropped")
-
 
 class Mirror(Plugin):
-    """What one trainer does to rows. Its fields are the trainer's options that decide the fate of rows."""
+    """What one trainer does to rows. Its fields are the trainer's options that decide the fate of rows.
+
+    A row is one token sequence (midtrain, sft), one per side (preference: chosen and rejected) or a prompt (rlvr);
+    `stages` says which rows a mirror takes, `limits` names the field that holds the context length in tokens, and
+    `read_not_run`, where it is not empty, why no differential test against the trainer is possible."""
 
     kind: ClassVar[str] = "mirrors"
+    stages: ClassVar[tuple[str, ...]] = ("midtrain", "sft")
+    limits: ClassVar[str] = "max_length"
+    read_not_run: ClassVar[str] = ""
     package: ClassVar[str]
     versions: ClassVar[str]  # the mirrored versions, as a requirement (`>=1.16,<1.17`)
     dead_options: ClassVar[dict[str, str]] = {}  # option that the trainer ignores or no longer has -> what to use
@@ -65,13 +71,33 @@ class Mirror(Plugin):
                 found.append(Problem("the trainer has no such option", did_you_mean(name, known), where, key))
         return found
 
+    @property
+    def context_length(self) -> int | None:
+        """The context length in tokens, None where there is no limit."""
+        value = getattr(self, self.limits)
+        return None if value is None else int(value)
+
+    def at(self, length: int | None) -> Self:
+        """The same options at another context length."""
+        return self.model_copy(update={self.limits: length})
+
+    @property
+    def packs(self) -> bool:
+        """Whether several sequences share one of the trainer's."""
+        return bool(getattr(self, "packing", False))
+
+    @property
+    def isolates(self) -> bool:
+        """Whether packed documents do not attend to each other."""
+        return True
+
     @abstractmethod
     def rendering_path(self, stage: str, columns: list[str]) -> str:
         """The rendering path under these options for rows of `stage` whose filled payload columns are `columns`."""
 
     @abstractmethod
-    def fates(self, anatomy: pa.Table) -> pa.Table:
-        """N rows of anatomy in training order -> N rows: fate, kept_tokens, kept_trained_tokens, bin (-1 unpacked)."""
+    def fates(self, anatomy: pa.Table) -> Fates:
+        """N sequences of anatomy (columns of measures.anatomy) in training order -> their fates."""
 
     def refuses(self, anatomy: pa.Table) -> list[str]:
         """Why the trainer would stop at the start instead of training; empty where it would not."""

@@ -1,0 +1,122 @@
+"""The sequences of an audit as columns: what each held before the trainer touched it, and what stays."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from curation.auditing.fates import SPLIT, Fates, Flags, Integers
+
+POSITIONS = ("tokens", "last_stop", "think_open", "think_close", "answer_start", "answer_end")
+
+
+@dataclass(frozen=True)
+class Judged:
+    """Columns of all N sequences in training order. `source` holds indices into `names`, the sources in name order;
+    the positions are those of measures.anatomy."""
+
+    names: list[str]
+    source: np.ndarray
+    tokens: np.ndarray
+    trained: np.ndarray
+    last_stop: np.ndarray
+    think_open: np.ndarray
+    think_close: np.ndarray
+    answer_start: np.ndarray
+    answer_end: np.ndarray
+    think_format: np.ndarray
+    thoughts: np.ndarray
+    thoughts_trained: np.ndarray
+    errors: np.ndarray
+    fates: Fates
+
+    @classmethod
+    def of(cls, source: pa.ChunkedArray, anatomy: pa.Table, fates: Fates) -> Judged:
+        """From the columns of the anatomy measure (those that a stage lacks count as none) and a mirror's fates."""
+        encoded = source.combine_chunks().dictionary_encode()
+        found = encoded.dictionary.to_pylist()
+        names = sorted(found)
+        ranks = np.array([names.index(name) for name in found], dtype=np.int64)
+        columns = {name: anatomy[name].to_numpy() for name in POSITIONS}
+        nothing = np.zeros(len(source), np.int8)
+        more = {name: anatomy[name].to_numpy() if name in anatomy.column_names else nothing
+                for name in ("think_format", "thoughts", "thoughts_trained")}  # fmt: skip
+        return cls(
+            names=names, source=ranks[encoded.indices.to_numpy()] if found else np.empty(0, np.int64),
+            trained=anatomy["trained_tokens"].to_numpy(), errors=anatomy["render_error"].is_valid().to_numpy(),
+            fates=fates, **columns, **more,
+        )  # fmt: skip
+
+    def under(self, fates: Fates) -> Judged:
+        """The same sequences under other fates."""
+        return replace(self, fates=fates)
+
+    def each(self, values: np.ndarray) -> list[int]:
+        """Sums of N values per source, then over all: shape len(names) + 1."""
+        sums = np.bincount(self.source, weights=values, minlength=len(self.names)) if values.dtype != bool else \
+            np.bincount(self.source[values], minlength=len(self.names))  # fmt: skip
+        return [*(int(value) for value in sums), int(sums.sum())]
+
+    @property
+    def whole(self) -> Flags:
+        return self.fates.whole
+
+    @property
+    def dropped(self) -> Flags:
+        return self.fates.dropped
+
+    @property
+    def kept(self) -> Integers:
+        return self.fates.kept
+
+    @property
+    def kept_trained(self) -> Integers:
+        return self.fates.kept_trained
+
+    @property
+    def has_stop(self) -> np.ndarray:
+        return self.last_stop >= 0
+
+    @cached_property
+    def keeps_stop(self) -> Flags:
+        return self.fates.holds(self.last_stop, self.last_stop + 1)
+
+    @property
+    def closes(self) -> np.ndarray:
+        return self.think_close >= 0
+
+    @cached_property
+    def keeps_close(self) -> Flags:
+        return self.fates.holds(self.think_close, self.think_close + 1)
+
+    @property
+    def has_answer(self) -> np.ndarray:
+        return self.answer_end > self.answer_start
+
+    @cached_property
+    def keeps_answer(self) -> Flags:
+        return self.has_answer & self.fates.holds(self.answer_start, self.answer_end)
+
+
+def by_source(rows: Judged) -> list[dict[str, Any]]:
+    """Per source and over `all`: counts before and after, in rows and tokens."""
+    counts = {
+        "rows": rows.each(np.ones(len(rows.source), bool)), "rows_whole": rows.each(rows.whole),
+        "rows_cut": rows.each(~rows.whole & ~rows.dropped & (rows.fates.fate != SPLIT)),
+        "rows_dropped": rows.each(rows.dropped), "rows_split": rows.each(rows.fates.fate == SPLIT),
+        "rows_overlong": rows.each((rows.tokens > rows.kept) & ~rows.errors),
+        "tokens": rows.each(rows.tokens), "kept_tokens": rows.each(rows.kept),
+        "trained_tokens": rows.each(rows.trained), "kept_trained_tokens": rows.each(rows.kept_trained),
+        "stops_before": rows.each(rows.has_stop), "stops_after": rows.each(rows.keeps_stop),
+        "think_closed_before": rows.each(rows.closes), "think_closed_after": rows.each(rows.keeps_close),
+        "answers_before": rows.each(rows.has_answer), "answers_kept": rows.each(rows.keeps_answer),
+    }  # fmt: skip
+    longest = np.zeros(len(rows.names), np.int64)
+    np.maximum.at(longest, rows.source, rows.tokens)
+    counts["longest"] = [*(int(value) for value in longest), int(longest.max(initial=0))]
+    return [{"source": name} | {key: values[index] for key, values in counts.items()}
+            for index, name in enumerate([*rows.names, "all"])]  # fmt: skip

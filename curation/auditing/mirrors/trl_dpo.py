@@ -1,0 +1,54 @@
+"""TRL 1.16 DPOTrainer: `_prepare_dataset` and DataCollatorForPreference, as arithmetic over the anatomy of pairs.
+
+The completion starts where the prompt alone and the two rendered sides first diverge. A pair whose prompt fills
+max_length is dropped (keep_start only); each side is then cut alone, in the collator, so one side may lose its end and
+the other keep it.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+import numpy as np
+import pyarrow as pa
+from pydantic import Field
+
+from curation.auditing.fates import CUT, WHOLE, Fates
+from curation.auditing.mirrors._trl import PairMirror, right_cut, trl_options
+from curation.measures.pair_anatomy import sequences
+
+
+class TRLDPO(PairMirror):
+    """TRL's DPOConfig options that decide what becomes of a pair, under TRL's names and defaults."""
+
+    version: ClassVar[int] = 1
+    dead_options: ClassVar[dict[str, str]] = {
+        "max_prompt_length": "max_length (TRL 1.x cuts prompt and answer together)",
+        "max_completion_length": "max_length", "padding_free": "nothing: DPOTrainer forces it back to false",
+        "generate_during_eval": "nothing", "is_encoder_decoder": "nothing", "label_pad_token_id": "nothing",
+        "force_use_ref_model": "nothing", "reference_free": "nothing",
+    }  # fmt: skip
+    option_files: ClassVar[tuple[tuple[str, str], ...]] = trl_options("dpo")
+
+    max_length: int | None = Field(default=1024, ge=1)
+    truncation_mode: Literal["keep_start", "keep_end"] = "keep_start"
+
+    def fates(self, anatomy: pa.Table) -> Fates:
+        row, _, sides = sequences(anatomy)
+        prompts = np.minimum(anatomy["chosen_prompt_tokens"].to_numpy(), anatomy["rejected_prompt_tokens"].to_numpy())
+        prompt, tokens = prompts[row].astype(np.int64), sides["tokens"].to_numpy().astype(np.int64)
+        if self.max_length is None:
+            return right_cut(tokens, prompt, None, np.zeros(len(row), bool))
+        if self.truncation_mode == "keep_end":
+            return _ends(tokens, prompt, self.max_length)
+        return right_cut(tokens, prompt, self.max_length, prompt >= self.max_length)
+
+
+def _ends(tokens: np.ndarray, prompt: np.ndarray, limit: int) -> Fates:
+    """The last `limit` tokens of every side; nothing is dropped."""
+    length = np.minimum(tokens, limit)
+    start = tokens - length
+    trained = np.minimum(length, tokens - prompt)
+    some = length > 0
+    return Fates(np.where(tokens > limit, CUT, WHOLE).astype(np.int8), np.flatnonzero(some), start[some], length[some],
+                 np.full(int(some.sum()), -1, np.int32), trained[some], np.zeros(len(tokens), bool))  # fmt: skip

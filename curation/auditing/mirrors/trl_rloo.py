@@ -1,0 +1,18 @@
+"""TRL 1.16 RLOOTrainer: prompts are never looked at, only what is generated has a limit."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from pydantic import Field
+
+from curation.auditing.mirrors._trl import PromptMirror, trl_options
+
+
+class TRLRLOO(PromptMirror):
+    """TRL's RLOOConfig options that bound prompts and completions, under TRL's names and defaults."""
+
+    version: ClassVar[int] = 1
+    option_files: ClassVar[tuple[tuple[str, str], ...]] = trl_options("rloo")
+
+    num_generations: int | None = Field(default=2, ge=2)
