@@ -10,13 +10,12 @@ from pathlib import Path
 
 import pytest
 
+from tests import REAL_DATA
+
 os.environ.update(
     HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1", TOKENIZERS_PARALLELISM="false", CUDA_VISIBLE_DEVICES="",
     PYTHONHASHSEED="0", COLUMNS="160",
 )  # fmt: skip
-
-REPOSITORY = Path(__file__).resolve().parent.parent
-REAL_DATA = REPOSITORY.parent / "shared" / "data"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from curation import registry
-from tests.conftest import REPOSITORY
+from tests import REPOSITORY
 
 PACKAGES = ("curation", "trainers", "evals")
 ALLOWED = {"curation": {"curation"}, "trainers": {"curation", "trainers"}, "evals": {"curation", "evals"}}

@@ -18,7 +18,7 @@ from curation.errors import UserError
 from curation.measures.anatomy import anatomy_for
 from curation.rendering import load_template, load_tokenizer
 from curation.runs import Waiver
-from tests.conftest import REAL_DATA
+from tests import REAL_DATA
 
 
 def chat(answer: str, system: str = "") -> list[dict[str, Any]]:

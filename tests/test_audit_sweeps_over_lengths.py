@@ -10,7 +10,7 @@ import pytest
 from curation.auditing.audit import mirror_for
 from curation.auditing.case import Case
 from curation.auditing.sweep import sweep
-from tests.conftest import REAL_DATA
+from tests import REAL_DATA
 
 
 @pytest.fixture

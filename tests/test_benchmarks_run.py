@@ -59,3 +59,13 @@ def test_the_audit_benchmark_ends_with_one_json_object(capsys):
     for step in ("one_length", "sweep"):
         assert returned[f"seconds_{step}"] >= 0 and returned[f"cpu_ratio_to_duckdb_{step}"] > 0
     assert returned["peak_memory_bytes"] > 1e6
+
+
+def test_the_rendering_benchmark_ends_with_one_json_object(capsys):
+    pytest.importorskip("trl")
+    from tests.benchmarks import rendering
+
+    returned = rendering.main(["--small"])
+    out = capsys.readouterr().out
+    assert json.loads(out.strip().splitlines()[-1]) == returned
+    assert returned["ratio_to_tokenizers"] > 0 and returned["ratio_to_trl"] > 0 and returned["rows"] > 500

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import REPOSITORY
+from tests import REPOSITORY
 
 README = (REPOSITORY / "README.md").read_text()
 NEEDS_CARE = ("quickstart", "env")  # not run again here: CI runs the quickstart, environments take minutes

@@ -12,7 +12,7 @@ from curation.errors import InstrumentError
 from evals import Request, Response
 from evals.accounting import account, accuracy, after_thought, cut_at_stop, score_table
 from evals.benchmarks import Benchmark, Item, Task
-from tests.conftest import REAL_DATA
+from tests import REAL_DATA
 
 BENCHMARK = Benchmark(data="x", question="{{ q }}", verifier="numeric")
 ITEM = Item("a", "q", "12", "a")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import REAL_DATA
+from tests import REAL_DATA
 
 pytestmark = pytest.mark.real_data
 

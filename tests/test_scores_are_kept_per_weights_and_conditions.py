@@ -14,7 +14,7 @@ from curation.errors import InstrumentError, UserError
 from evals.benchmarks import benchmark_fingerprint, load_task
 from evals.scores import read_scores, scored_benchmarks, scored_conditions, write_scores
 from evals.suites import load_suite, suite_name
-from tests.conftest import REAL_DATA
+from tests import REAL_DATA
 
 CHECKPOINT = Checkpoint(run="r", step=1, path="x", weights="full", weights_hash="a" * 32)
 CONDITIONS = {"benchmark_fingerprint": "b", "template": None, "sampling": {"temperature": 0.0}, "max_new_tokens": 8}

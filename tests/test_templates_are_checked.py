@@ -11,7 +11,7 @@ from curation.auditing.template_checks import check_template
 from curation.config import SHIPPED
 from curation.rendering import Template, load_template, load_tokenizer
 from curation.rendering.properties import LONG, Properties, Renderer, properties
-from tests.conftest import REAL_DATA
+from tests import REAL_DATA
 
 # The properties of Properties in order: Y yes, . no, ! the template raises.
 MATRIX = {

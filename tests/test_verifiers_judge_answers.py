@@ -8,7 +8,7 @@ import json
 import pytest
 
 from curation.verifiers import Finder, choice, exact, numeric
-from tests.conftest import REAL_DATA
+from tests import REAL_DATA
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import shutil
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -20,6 +19,7 @@ from curation.auditing.fates import Fates
 from curation.auditing.judged import Judged, by_source
 from curation.auditing.mirrors import Mirror
 from curation.auditing.setting import Setting
+from curation.auditing.setting_checks import installed_version
 from curation.auditing.strata import shifts
 from curation.catalog import Catalog, Manifest, Part
 from curation.console import progress, say
@@ -73,16 +73,17 @@ class Audit:
                 "checks": [asdict(check) for check in self.checks], "details": self.details}  # fmt: skip
 
 
-def mirror_for(trainer: str, options: dict[str, Any], where: str = "") -> Mirror:
+def mirror_for(trainer: str, options: dict[str, Any], where: str = "", *, checked: bool = False) -> Mirror:
     """The mirror of a trainer under its options. Raises UserError for a trainer without a mirror, for options that are
-    dead, unknown or touch rows unmirrored, and where the installed trainer lies outside the mirrored versions."""
+    dead, unknown or touch rows unmirrored (unless they were `checked` before), and where the installed trainer lies
+    outside the mirrored versions."""
     known = registry.entries("mirrors")
     if trainer not in known:
         raise UserError(f"there is no mirror of the trainer '{trainer}'", f"{did_you_mean(trainer, known)}; write "
                         f"curation/auditing/mirrors/{trainer}.py", where=where, key="trainer.name")  # fmt: skip
     cls = registry.load("mirrors", trainer)
     assert issubclass(cls, Mirror)
-    problems = cls.option_problems(options, where)
+    problems = [] if checked else cls.option_problems(options, where)
     if problems:
         raise UserError(problems)
     installed = installed_version(cls.package)
@@ -94,14 +95,6 @@ def mirror_for(trainer: str, options: dict[str, Any], where: str = "") -> Mirror
     made = registry.make("mirrors", trainer, wanted, where=where)
     assert isinstance(made, Mirror)
     return made
-
-
-def installed_version(package: str) -> str | None:
-    """The installed version of a distribution, None where it is absent."""
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None
 
 
 def filled_columns(parts: list[Path]) -> list[str]:

@@ -20,7 +20,8 @@ from curation.auditing.pair_checks import Pairs, pair_checks
 from curation.auditing.prompt_checks import Prompts, prompt_checks
 from curation.auditing.row_checks import refused, reweighting, run_checks
 from curation.auditing.setting import Setting
-from curation.auditing.setting_checks import context_fits
+from curation.auditing.setting_checks import context_fits, live, vouched
+from curation.errors import Problem
 from curation.measures._rendered import RenderedMeasure
 from curation.measures.pair_anatomy import sequences
 
@@ -30,7 +31,8 @@ JUDGED_BY = ("row_id", "source", "epoch", "prompt_hash", "ground_truth", "verifi
 @dataclass(frozen=True)
 class Case:
     """N rows of a stage in training order (those of `rows`, columns of JUDGED_BY; `parts` hold everything), their
-    anatomy under a measure, a mirror, where they are trained, and the prompt hashes of rows that are held out."""
+    anatomy under a measure, a mirror, where they are trained, the prompt hashes of rows that are held out, and what is
+    wrong with the options of a launch file."""
 
     subject: str
     stage: str
@@ -41,6 +43,7 @@ class Case:
     measure: RenderedMeasure | None = None
     setting: Setting = field(default_factory=Setting)
     held_out: frozenset[str] = frozenset()
+    problems: tuple[Problem, ...] = ()
 
     @cached_property
     def sequences(self) -> tuple[np.ndarray, np.ndarray, pa.Table]:
@@ -74,8 +77,10 @@ def checks_of(case: Case, judged: Judged, sources: list[dict[str, Any]]) -> list
     mirror, refusals = case.mirror, case.mirror.refuses(case.anatomy)
     if case.stage == "rlvr":
         hashes = case.rows["prompt_hash"] if "prompt_hash" in case.rows.column_names else None
-        prompts = Prompts(case.rows["ground_truth"], case.rows["verifier"], hashes, case.held_out)
-        found = [*prompt_checks(judged, case.anatomy, prompts, mirror), reweighting(judged), refused(refusals)]
+        rates = case.rows["pass_rates"] if "pass_rates" in case.rows.column_names else None
+        prompts = Prompts(case.rows["ground_truth"], case.rows["verifier"], hashes, rates, case.held_out)
+        found = [*prompt_checks(judged, case.anatomy, prompts, mirror, case.setting), reweighting(judged),
+                 refused(refusals)]  # fmt: skip
     else:
         found = run_checks(judged, sources, mirror.context_length, refusals)
     if case.stage == "preference":
@@ -83,7 +88,7 @@ def checks_of(case: Case, judged: Judged, sources: list[dict[str, Any]]) -> list
         found += pair_checks(Pairs.of(case.anatomy, row, side, judged), mirror.context_length)
     if case.stage in ("midtrain", "sft"):
         found += packing_checks(judged, mirror, None)
-    return [*found, context_fits(judged, mirror, case.setting)]
+    return [*found, context_fits(judged, mirror, case.setting), vouched(mirror), live(case.problems)]
 
 
 def template_checks(case: Case) -> list[Check]:

@@ -7,21 +7,18 @@ import tempfile
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from curation.auditing.audit import Audit, audit_key, audit_rows, filled_columns, measured
-from curation.auditing.case import Case, read_rows
-from curation.auditing.gate import audit_run, audit_subject, default_mirror, mixture_subject
-from curation.auditing.setting import Setting
+from curation.auditing.audit import Audit, measured
+from curation.auditing.bare import audit_file, audit_launch, bare_case
+from curation.auditing.gate import audit_run, audit_subject, mixture_subject
+from curation.auditing.launch_files import read_launch
 from curation.auditing.sweep import Sweep, sweep
 from curation.catalog import Catalog, Manifest
 from curation.config import Project, find_project, shown
 from curation.console import out, print_json
 from curation.errors import EXIT_FAILED, EXIT_OK, UserError, did_you_mean
-from curation.fingerprint import fingerprint, hash_file
-from curation.measures._rendered import RenderedMeasure
-from curation.measures.anatomy import anatomy_for
-from curation.reports.audit import print_audit, worst_rows, write
+from curation.fingerprint import fingerprint
+from curation.reports.audit import print_audit, write
 from curation.reports.sweep import print_sweep
 from curation.reports.sweep import write as write_sweep
 from curation.runs import Run
@@ -29,19 +26,36 @@ from curation.runs import Run
 SWEEP_VERSION = 2
 
 
-def run(subject: str, tokenizer: str | None, max_length: int | None, to: Path | None, as_json: bool) -> int:
+def run(subject: str, dataset: str | None, tokenizer: str | None, max_length: int | None, to: Path | None,
+        as_json: bool) -> int:  # fmt: skip
     """Audit, print, and return the exit code: 1 where a check fails. A file or a mixture without a length is swept over
     many; that decides nothing, so its exit code is 0."""
     is_file = Path(subject).is_file()
-    if max_length is None and (is_file or not _is_run(subject, tokenizer)):
+    launch = read_launch(Path(subject), None if dataset is None else Path(dataset)) if is_file else None
+    if dataset is not None and launch is None:
+        raise UserError(f"'{subject}' is no launch file that takes a dataset", f"for example: kedge audit {dataset} "
+                        "--tokenizer FOLDER")  # fmt: skip
+    if max_length is None and launch is None and (is_file or not _is_run(subject, tokenizer)):
         swept = sweep_file(Path(subject), tokenizer, to) if is_file else sweep_mixture(subject, tokenizer, to)
         print_json(swept.as_json()) if as_json else print_sweep(swept)
         _say_where(to or swept.folder, as_json)
         return EXIT_OK
-    made = _file(Path(subject), tokenizer, max_length, to) if is_file else _project(subject, tokenizer, max_length, to)
+    if launch is not None:
+        made, fates = audit_launch(launch, Path(subject), tokenizer, max_length, project=_project_or_none())
+        _write(made, fates, to)
+    elif is_file:
+        made = _file(Path(subject), tokenizer, max_length, to)
+    else:
+        made = _project(subject, tokenizer, max_length, to)
     print_json(made.as_json()) if as_json else print_audit(made)
     _say_where(to or made.folder, as_json)
     return EXIT_OK if made.passed else EXIT_FAILED
+
+
+def _write(made: Audit, fates: pa.Table, to: Path | None) -> None:
+    if to is not None:
+        to.mkdir(parents=True, exist_ok=True)
+        write(made, fates, to)
 
 
 def _say_where(folder: Path | None, as_json: bool) -> None:
@@ -101,46 +115,8 @@ def _file(path: Path, tokenizer: str | None, max_length: int | None, to: Path | 
         step = f"for example: kedge audit {path} --tokenizer FOLDER --max-length 2048"
         raise UserError("a bare file needs --tokenizer", step)
     made, fates = audit_file(path, tokenizer, max_length, project=_project_or_none())
-    if to is not None:
-        to.mkdir(parents=True, exist_ok=True)
-        write(made, fates, to)
+    _write(made, fates, to)
     return made
-
-
-def audit_file(path: Path, tokenizer: str, max_length: int | None, *, project: Project | None = None,
-               assistant_only: bool = False) -> tuple[Audit, pa.Table]:  # fmt: skip
-    """Audit a bare dataset under the defaults of TRL's trainer of its stage, without any project. The template is the
-    tokenizer's own where it has one, else ChatML."""
-    with tempfile.TemporaryDirectory() as folder:
-        case = bare_case(path, tokenizer, max_length, project, Path(folder), assistant_only=assistant_only)
-        data = fingerprint([hash_file(part) for part in case.parts])
-        assert case.measure is not None
-        audit, fates = audit_rows(case, audit_key(case.mirror, case.measure, data, case.setting))
-        audit.details["worst"] = worst_rows(case.parts, fates, case.measure, case.stage)
-        return audit, fates
-
-
-def bare_case(path: Path, tokenizer: str, max_length: int | None, project: Project | None, folder: Path, *,
-              assistant_only: bool = False) -> Case:  # fmt: skip
-    """A bare dataset as a case, its row parts written into `folder`."""
-    from curation.ingest import read_bare
-    from curation.rendering import load_tokenizer
-
-    stage, parts = read_bare(path, folder)
-    mirror = default_mirror(stage, assistant_only).at(max_length)
-    loaded = load_tokenizer(project, tokenizer)
-    own = loaded.hf.chat_template is not None
-    rendering = mirror.rendering_path(stage, filled_columns(parts))
-    measure = anatomy_for(project, tokenizer, "tokenizer" if own else "chatml", rendering, {}, stage)
-    return Case(path.name, stage, read_rows(parts), measured_parts(measure, parts, stage), mirror, parts, measure,
-                Setting(Path(loaded.reference)))  # fmt: skip
-
-
-def measured_parts(measure: RenderedMeasure, parts: list[Path], stage: str) -> pa.Table:
-    """The anatomy of row parts that lie in no lake."""
-    known = set(pq.read_schema(parts[0]).names)
-    columns = [name for name in measure.reads(stage) if name in known]
-    return pa.concat_tables([measure.measure(pq.read_table(part, columns=columns), stage) for part in parts])
 
 
 def _project(subject: str, tokenizer: str | None, max_length: int | None, to: Path | None) -> Audit:

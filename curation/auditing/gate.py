@@ -62,7 +62,7 @@ def run_subject(catalog: Catalog, run: Run) -> Subject:
     mirror = mirror_for(run.trainer_name, run.options, run.where)
     path = mirror.rendering_path(mixture.stage, filled_columns(mixture.train))
     anatomy = anatomy_for(catalog.project, run.tokenizer_reference(), run.template_reference(), path,
-                          run.file.template_kwargs, mixture.stage)  # fmt: skip
+                          mirror.rendering_kwargs(run.file.template_kwargs), mixture.stage)  # fmt: skip
     model = run.start().base_folder(catalog) or run.start().folder(catalog)
     setting = Setting(model, run.options, run.file.num_processes)
     return Subject(run.name, mixture, mirror, anatomy, tuple(run.file.waivers), setting)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
 
 from curation.auditing.fates import SPLIT, Fates, Flags, Integers
 
+Value = TypeVar("Value")
 POSITIONS = ("tokens", "last_stop", "think_open", "think_close", "answer_start", "answer_end")
 
 
@@ -33,6 +35,7 @@ class Judged:
     thoughts_trained: np.ndarray
     errors: np.ndarray
     fates: Fates
+    memo: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)
 
     @classmethod
     def of(cls, source: pa.ChunkedArray, anatomy: pa.Table, fates: Fates) -> Judged:
@@ -41,9 +44,9 @@ class Judged:
         found = encoded.dictionary.to_pylist()
         names = sorted(found)
         ranks = np.array([names.index(name) for name in found], dtype=np.int64)
-        columns = {name: anatomy[name].to_numpy() for name in POSITIONS}
+        columns: dict[str, Any] = {name: anatomy[name].to_numpy() for name in POSITIONS}
         nothing = np.zeros(len(source), np.int8)
-        more = {name: anatomy[name].to_numpy() if name in anatomy.column_names else nothing
+        more: dict[str, Any] = {name: anatomy[name].to_numpy() if name in anatomy.column_names else nothing
                 for name in ("think_format", "thoughts", "thoughts_trained")}  # fmt: skip
         return cls(
             names=names, source=ranks[encoded.indices.to_numpy()] if found else np.empty(0, np.int64),
@@ -52,8 +55,15 @@ class Judged:
         )  # fmt: skip
 
     def under(self, fates: Fates) -> Judged:
-        """The same sequences under other fates."""
+        """The same sequences under other fates; what was computed `once` stays."""
         return replace(self, fates=fates)
+
+    def once(self, name: str, make: Callable[[], Value]) -> Value:
+        """What does not depend on the fates, computed at the first call."""
+        if name not in self.memo:
+            self.memo[name] = make()
+        value: Value = self.memo[name]
+        return value
 
     def each(self, values: np.ndarray) -> list[int]:
         """Sums of N values per source, then over all: shape len(names) + 1."""
@@ -104,19 +114,25 @@ class Judged:
 
 def by_source(rows: Judged) -> list[dict[str, Any]]:
     """Per source and over `all`: counts before and after, in rows and tokens."""
-    counts = {
-        "rows": rows.each(np.ones(len(rows.source), bool)), "rows_whole": rows.each(rows.whole),
+    counts: dict[str, list[int]] = rows.once("counts", lambda: _before(rows)) | {
+        "rows_whole": rows.each(rows.whole),
         "rows_cut": rows.each(~rows.whole & ~rows.dropped & (rows.fates.fate != SPLIT)),
         "rows_dropped": rows.each(rows.dropped), "rows_split": rows.each(rows.fates.fate == SPLIT),
         "rows_overlong": rows.each((rows.tokens > rows.kept) & ~rows.errors),
-        "tokens": rows.each(rows.tokens), "kept_tokens": rows.each(rows.kept),
-        "trained_tokens": rows.each(rows.trained), "kept_trained_tokens": rows.each(rows.kept_trained),
-        "stops_before": rows.each(rows.has_stop), "stops_after": rows.each(rows.keeps_stop),
-        "think_closed_before": rows.each(rows.closes), "think_closed_after": rows.each(rows.keeps_close),
-        "answers_before": rows.each(rows.has_answer), "answers_kept": rows.each(rows.keeps_answer),
+        "kept_tokens": rows.each(rows.kept), "kept_trained_tokens": rows.each(rows.kept_trained),
+        "stops_after": rows.each(rows.keeps_stop), "think_closed_after": rows.each(rows.keeps_close),
+        "answers_kept": rows.each(rows.keeps_answer),
     }  # fmt: skip
-    longest = np.zeros(len(rows.names), np.int64)
-    np.maximum.at(longest, rows.source, rows.tokens)
-    counts["longest"] = [*(int(value) for value in longest), int(longest.max(initial=0))]
     return [{"source": name} | {key: values[index] for key, values in counts.items()}
             for index, name in enumerate([*rows.names, "all"])]  # fmt: skip
+
+
+def _before(rows: Judged) -> dict[str, list[int]]:
+    """The counts that no fate changes."""
+    longest = [int(rows.tokens[rows.source == index].max(initial=0)) for index in range(len(rows.names))]
+    return {
+        "rows": rows.each(np.ones(len(rows.source), bool)), "tokens": rows.each(rows.tokens),
+        "trained_tokens": rows.each(rows.trained), "stops_before": rows.each(rows.has_stop),
+        "think_closed_before": rows.each(rows.closes), "answers_before": rows.each(rows.has_answer),
+        "longest": [*longest, max(longest, default=0)],
+    }  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 
 import numpy as np
@@ -10,6 +11,8 @@ from curation.auditing.checks import Check, graded
 from curation.auditing.fates import SPLIT
 from curation.auditing.judged import Judged
 from curation.auditing.mirrors import Mirror
+
+DRAWN = 65_536
 
 
 def packing_checks(rows: Judged, mirror: Mirror, isolation: Check | None) -> Iterator[Check]:
@@ -50,13 +53,18 @@ def _efficiency(rows: Judged, mirror: Mirror) -> Check:
     return Check("P3", "efficiency", "ok", 1 - share, 1.0, said)
 
 
+@functools.lru_cache(maxsize=8)
+def _drawn(count: int, seed: int) -> np.ndarray:
+    return np.random.default_rng(seed).permutation(count)[:DRAWN]
+
+
 def padding_waste(lengths: np.ndarray, batch: int, seed: int = 0) -> float:
-    """The share (0..1) of padded tokens where N sequences are drawn in seeded random order, `batch` at a time, and
-    padded to the longest of each batch."""
+    """The share (0..1) of padded tokens where N sequences (of very many the first DRAWN) are drawn in seeded random
+    order, `batch` at a time, and padded to the longest of each batch."""
     if not len(lengths):
         return 0.0
-    order = np.random.default_rng(seed).permutation(len(lengths))
-    drawn = np.concatenate((lengths[order], np.zeros(-len(lengths) % batch, lengths.dtype))).reshape(-1, batch)
+    lengths = lengths[_drawn(len(lengths), seed)]
+    drawn = np.concatenate((lengths, np.zeros(-len(lengths) % batch, lengths.dtype))).reshape(-1, batch)
     sizes = np.full(len(drawn), batch)
     sizes[-1] = batch - (-len(lengths) % batch)
     return float(1 - lengths.sum() / (drawn.max(axis=1) * sizes).sum())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -15,28 +15,36 @@ import pyarrow.compute as pc
 from curation.auditing.checks import Check, graded, level, worst
 from curation.auditing.judged import Judged
 from curation.auditing.mirrors import Mirror
+from curation.auditing.rl_signal import GRPOBatch, Rollouts, signal
+from curation.auditing.setting import Setting
 from curation.errors import UserError
 
 KNOWN = ("choice", "exact", "numeric")
+SIGNAL = 0.30  # below this share of groups with a gradient most of the sampling is paid for nothing
+VERL_BATCH = ("train_batch_size", "ppo_mini_batch_size", "ppo_micro_batch_size_per_gpu")
 ROLLOUT_SHARE = 0.95  # the quantile of earlier rollouts that stands for a solution's length
 
 
 @dataclass(frozen=True)
 class Prompts:
-    """N rlvr rows beside their anatomy: `ground_truth`, `verifier`, `prompt_hash` (or None) and the prompt hashes of
-    rows that are held out."""
+    """N rlvr rows beside their anatomy: `ground_truth`, `verifier`, `prompt_hash` and `pass_rates` (or None) and the
+    prompt hashes of rows that are held out."""
 
     ground_truth: pa.ChunkedArray
     verifier: pa.ChunkedArray
     prompt_hash: pa.ChunkedArray | None
+    pass_rates: pa.ChunkedArray | None
     held_out: frozenset[str]
 
 
-def prompt_checks(rows: Judged, anatomy: pa.Table, prompts: Prompts, mirror: Mirror) -> Iterator[Check]:
-    """R1, R2 and R4 (R3 is setting_checks.context_fits)."""
+def prompt_checks(rows: Judged, anatomy: pa.Table, prompts: Prompts, mirror: Mirror,
+                  setting: Setting) -> Iterator[Check]:  # fmt: skip
+    """R1, R2, R4, R5 and R6 (R3 is setting_checks.context_fits)."""
     yield _overlong(rows, mirror)
     yield _room(rows, anatomy, mirror)
     yield _truth(prompts)
+    yield _signal(prompts, group_size(mirror, setting))
+    yield _batches(mirror, setting)
 
 
 def _overlong(rows: Judged, mirror: Mirror) -> Check:
@@ -92,6 +100,57 @@ def _truth(prompts: Prompts) -> Check:
     return Check("R4", "ground truth", "warn" if unknown else "ok", 0.0, 0.0,
                  f"{states['fine']:,} ground truths are accepted by their verifiers{unknown}",
                  f"verifiers: {', '.join(KNOWN)}" if unknown else "")  # fmt: skip
+
+
+def group_size(mirror: Mirror, setting: Setting) -> int:
+    """Answers per prompt: TRL's num_generations, verl's n."""
+    given = setting.options.get("n") or getattr(mirror, "num_generations", None) or getattr(mirror, "n", None)
+    return int(given or 8)
+
+
+def _signal(prompts: Prompts, size: int) -> Check:
+    """R5: the expected share of groups whose rewards differ, the only ones with a gradient."""
+    name = "groups with a gradient"
+    means = None if prompts.pass_rates is None else [float(np.mean(item)) if item else float("nan")
+                                                     for item in prompts.pass_rates.to_pylist()]  # fmt: skip
+    seen = signal(means, size)
+    if seen.share is None or seen.band is None:
+        return Check("R5", name, "ok", 0.0, 1.0, f"unknown for groups of {size}: no row has a pass rate",
+                     "sample answers and add pass_rates: all right or all wrong trains nothing")  # fmt: skip
+    value = 1 - seen.share
+    half = f"half of them at groups of {seen.smallest_group}" if seen.smallest_group else "never half of them"
+    low, high = seen.band
+    return Check("R5", name, "warn" if seen.share < SIGNAL else "ok", value, 1.0,
+                 f"{seen.share:.1%} of the groups of {size} have a gradient ({half}); prompts solved {low:.0%} to "
+                 f"{high:.0%} of the time have one half of the time: {seen.num_in_band:,} of {seen.num_known:,}",
+                 "take prompts of that band, or larger groups" if seen.share < SIGNAL else "")  # fmt: skip
+
+
+def _batches(mirror: Mirror, setting: Setting) -> Check:
+    """R6: samples per iteration, updates on them, and what does not divide."""
+    name, options = "batch arithmetic", setting.options
+    batch: GRPOBatch | Rollouts | None = None
+    if mirror.package == "trl":
+        given = {field.name: options[field.name] for field in fields(GRPOBatch) if field.name in options}
+        batch = GRPOBatch(**(given | {"num_processes": setting.num_processes, "num_generations":
+                                      group_size(mirror, setting)}))  # fmt: skip
+    elif all(key in options for key in VERL_BATCH):
+        batch = Rollouts(**{key: options[key] for key in VERL_BATCH}, n=group_size(mirror, setting),
+                         num_devices=setting.num_processes, ppo_epochs=options.get("ppo_epochs", 1))  # fmt: skip
+    if batch is None:
+        return Check("R6", name, "ok", 0.0, 0.0, f"unknown: the options {', '.join(VERL_BATCH)} are not all given")
+    problems = batch.problems()
+    return Check("R6", name, "error" if problems else "ok", float(len(problems)), 0.0,
+                 "; ".join(f"{item.key}: {item.what}" for item in problems) or _said(batch),
+                 "; ".join(item.next for item in problems))  # fmt: skip
+
+
+def _said(batch: GRPOBatch | Rollouts) -> str:
+    if isinstance(batch, GRPOBatch):
+        return (f"{batch.derived[0]} completions of {float(batch.prompts_per_generation):g} prompts per generation, "
+                f"{float(batch.updates_per_generation):g} optimiser updates on them")  # fmt: skip
+    return (f"{batch.samples_per_iteration:,} samples per iteration, {float(batch.updates_per_iteration):g} optimiser "
+            f"updates on them, {float(batch.micro_batches_per_update):g} micro-batches each")  # fmt: skip
 
 
 def _state(truth: str | None, verifier: str | None) -> str:

@@ -19,7 +19,7 @@ def run_checks(rows: Judged, sources: Sources, limit: int | None, refusals: list
     """Every check in the order of their ids, given what `by_source` counted."""
     strata = sources[:-1]
     losing = bool((rows.tokens > rows.kept).any() or (rows.kept_trained < rows.trained).any())
-    advice = longer(rows) if losing else "raise max_length"
+    advice = rows.once("longer", lambda: longer(rows)) if losing else "raise max_length"
     return [*_cut_checks(strata, rows, limit, advice), *_format_checks(rows), *_signal_checks(strata, rows, advice),
             _prompt_cut(rows), reweighting(rows), _order(rows), _reasoning(rows), refused(refusals)]  # fmt: skip
 
@@ -123,20 +123,24 @@ def reweighting(rows: Judged) -> Check:
 def _order(rows: Judged) -> Check:
     """A11: a length limit selects by mode where long rows are the thinking ones. The value is the gap between the
     shares of rows with and without a thought that stay whole; the rank correlation of length and mode says why."""
-    thinks = rows.think_open >= 0
+    thinks = rows.once("thinks", lambda: rows.think_open >= 0)
     if not thinks.any() or thinks.all():
         return Check("A11", "length selects by mode", "ok", 0.0, 1.0, "all rows are of one mode")
     kept = [float(rows.whole[of].mean()) for of in (thinks, ~thinks)]
     value = abs(kept[1] - kept[0])
     if value <= ROUNDING:
         return Check("A11", "length selects by mode", "ok", 0.0, 1.0, "both modes stay whole alike")
-    from scipy.stats import spearmanr
-
-    rho = float(spearmanr(rows.tokens, thinks).statistic)
+    rho = rows.once("rho", lambda: _correlation(rows.tokens, thinks))
     return Check("A11", "length selects by mode", level(value, 0.05, 1.0), value, 1.0,
                  f"{kept[0]:.1%} of the rows with a thought stay whole and {kept[1]:.1%} of those without (length and "
                  f"mode correlate at {rho:+.2f})", "re-balance by the takes, or raise max_length"
                  if value > 0.05 else "")  # fmt: skip
+
+
+def _correlation(tokens: np.ndarray, thinks: np.ndarray) -> float:
+    from scipy.stats import spearmanr
+
+    return float(spearmanr(tokens, thinks).statistic)
 
 
 def _reasoning(rows: Judged) -> Check:

@@ -1,11 +1,14 @@
-"""Checks of the launch as a whole: the context against the model's positions (R3)."""
+"""Checks of the launch as a whole: positions (R3), whether the mirror is vouched for (V1), dead options (V2)."""
 
 from __future__ import annotations
+
+import importlib.metadata
 
 from curation.auditing.checks import Check
 from curation.auditing.judged import Judged
 from curation.auditing.mirrors import Mirror
 from curation.auditing.setting import Setting
+from curation.errors import Problem
 
 
 def context_fits(rows: Judged, mirror: Mirror, setting: Setting) -> Check:
@@ -29,3 +32,32 @@ def context_fits(rows: Judged, mirror: Mirror, setting: Setting) -> Check:
     return Check("R3", "context fits", "error" if over else "ok", over, 0.0,
                  f"{what} {'do not fit into' if over else 'fit into'} {name} ({limit:,})", "lower the length, or "
                  "choose a model (or a RoPE scaling) with more positions" if over else "")  # fmt: skip
+
+
+def installed_version(package: str) -> str | None:
+    """The installed version of a distribution, None where it is absent."""
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def vouched(mirror: Mirror) -> Check:
+    """V1: how far the mirror is known to be what the trainer does. Differential tests run against the installed
+    trainer, and a wrapper compares every row before step 1."""
+    name = "mirror parity"
+    if mirror.read_not_run:
+        return Check("V1", name, "warn", 0.0, 1.0, mirror.read_not_run, "compare a few rows with the trainer's own")
+    version = installed_version(mirror.package)
+    if version is None:
+        return Check("V1", name, "ok", 0.0, 1.0, f"tested against {mirror.package} {mirror.versions}, which is not "
+                     "installed here")  # fmt: skip
+    return Check("V1", name, "ok", 0.0, 1.0, f"tested against {mirror.package} {version}; training compares every row "
+                 "before step 1")  # fmt: skip
+
+
+def live(problems: tuple[Problem, ...]) -> Check:
+    """V2: options that are set and ignored, unknown, or forced back."""
+    return Check("V2", "dead options", "error" if problems else "ok", float(len(problems)), 0.0,
+                 "; ".join(f"{item.where}: {item.key}: {item.what}" for item in problems) or "every option is alive",
+                 "; ".join(item.next for item in problems if item.next))  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -69,9 +70,9 @@ def _divergence(a: np.ndarray, b: np.ndarray) -> float:
 
 def shifts(rows: Judged) -> list[Shift]:
     """The shift of every kind of stratum (source, mode, length), in rows and in trained tokens."""
-    edges = np.searchsorted(np.array(LENGTHS), rows.tokens)
+    edges = rows.once("edges", lambda: np.searchsorted(np.array(LENGTHS), rows.tokens))
     lengths = [f"up to {length:,}" for length in LENGTHS] + [f"above {LENGTHS[-1]:,}"]
-    modes = (rows.think_open >= 0).astype(int)
+    modes = rows.once("modes", lambda: (rows.think_open >= 0).astype(int))
     kinds = (
         ("source", rows.source, rows.names),
         ("mode", modes, ["no thought", "thought"]),
@@ -82,7 +83,7 @@ def shifts(rows: Judged) -> list[Shift]:
     found = []
     for kind, codes, names in kinds:
         for unit, before, after in units:
-            counts = [np.bincount(codes, weights=weights, minlength=len(names)) for weights in (before, after)]
-            made = shift(kind, unit, names, *counts)
+            given = rows.once(f"before {kind} {unit}", functools.partial(np.bincount, codes, before, len(names)))
+            made = shift(kind, unit, names, given, np.bincount(codes, after, len(names)))
             found += [made] if made is not None else []
     return found

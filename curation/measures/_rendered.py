@@ -17,7 +17,7 @@ class RenderedMeasure(PartMeasure):
 
     depends_on: ClassVar[tuple[str, ...]] = (
         "curation/measures/_rendered.py", "curation/rendering/anatomy.py", "curation/rendering/encoding.py",
-        "curation/rendering/render.py", "curation/rendering/thoughts.py",
+        "curation/rendering/per_message.py", "curation/rendering/render.py", "curation/rendering/thoughts.py",
     )  # fmt: skip
 
     tokenizer: str = Field(exclude=True)

@@ -17,7 +17,7 @@ from curation.rendering.encoding import EMPTY, Encoded, Encoder
 from curation.rendering.templates import Template
 from curation.rendering.tokenizers import Tokenizer
 
-Path = Literal["whole", "trl_assistant", "trl_prompt_completion", "text", "per_message"]
+Path = Literal["whole", "trl_assistant", "trl_prompt_completion", "text", "per_message", "turns"]
 Spans = list[tuple[int, int]]
 
 
@@ -76,7 +76,8 @@ class Rendering:
     """How rows become tokens. Paths: `whole` trains every token of the rendered chat, `trl_assistant` what the template
     marks with generation tags, `trl_prompt_completion` what follows the prompt of the last assistant turn, `text` the
     text of a row with the end-of-sequence token added (all TRL 1.16), `per_message` the assistant's turns, each turn
-    rendered alone (verl 0.9)."""
+    rendered alone (verl 0.9), `turns` the assistant's turns without generation tags: what each adds to the rendering of
+    the turns before it and the generation prompt."""
 
     tokenizer: Tokenizer
     template: Template | None
@@ -137,6 +138,10 @@ class Rendering:
 
     def render_prompts(self, rows: Sequence[dict[str, Any]]) -> list[Rendered]:
         """Prompts of rlvr rows in order, up to where the assistant begins; nothing of them is trained."""
+        if self.path == "per_message":
+            from curation.rendering import per_message
+
+            return per_message.render_prompts(self, rows)
         texts, _, errors = self._attempt([(row["prompt"], row.get("tools"), True) for row in rows], self._chat)
         return [_failed(error) if error else Rendered(encoded, np.zeros(len(encoded.ids), np.bool_), text)
                 for text, error, encoded in zip(texts, errors, self._encoder.encode(texts), strict=True)]  # fmt: skip
@@ -188,7 +193,23 @@ class Rendering:
             text = row.get("text") or ""
             end = self.tokenizer.hf.eos_token or ""
             return (text if text.endswith(end) else text + end), None
+        if self.path == "turns":
+            return self._turns(template_messages(messages), row.get("tools"))
         return self.chat(template_messages(messages), row.get("tools"))
+
+    def _turns(self, messages: list[dict[str, Any]], tools: str | None) -> tuple[str, Spans]:
+        """The whole chat, and of each assistant turn where its rendering goes beyond that of its prompt."""
+        whole, _ = self.chat(messages, tools)
+        spans = []
+        for number, turn in enumerate(messages):
+            if turn["role"] != "assistant":
+                continue
+            before, _ = self.chat(messages[:number], tools, prompt=True)
+            upto, _ = self.chat(messages[: number + 1], tools)
+            start, end = _shared(whole, before), _shared(whole, upto)
+            if end > start:
+                spans.append((start, end))
+        return whole, spans
 
     def _chat(self, messages: Sequence[dict[str, Any]], tools: str | None, prompt: bool) -> tuple[str, None]:
         return self.chat(template_messages(messages), tools, prompt=prompt, marks=False)[0], None
@@ -229,6 +250,14 @@ class Rendering:
             return compiled.render(**given, **self._given), None
         text, spans = _render_with_assistant_indices(compiled_template=compiled, **given, **self._given)
         return text, [(span[0], span[1]) for span in spans]
+
+
+def _shared(a: str, b: str) -> int:
+    """Length of the common beginning of two texts."""
+    if a.startswith(b):
+        return len(b)
+    differing = (number for number, pair in enumerate(zip(a, b, strict=False)) if pair[0] != pair[1])
+    return next(differing, min(len(a), len(b)))
 
 
 def _failed(error: str) -> Rendered:

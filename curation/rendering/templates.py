@@ -38,13 +38,13 @@ def load_template(project: Project | None, reference: str, tokenizer: Tokenizer)
         if not isinstance(text, str):
             raise UserError("the tokenizer carries no chat template", "name one: template: chatml", key="template")
     else:
-        text = read_text(_path(project, reference))
+        text = read_text(template_path(project, reference))
     template = Template(reference, text, hash_bytes(text.encode()))
     _check(template, tokenizer)
     return template
 
 
-def _path(project: Project | None, reference: str) -> Path:
+def template_path(project: Project | None, reference: str) -> Path:
     if project is not None:
         return project.path("templates", reference, ".jinja")
     if Path(reference).is_file():

@@ -95,6 +95,10 @@ class Mirror(Plugin):
     def rendering_path(self, stage: str, columns: list[str]) -> str:
         """The rendering path under these options for rows of `stage` whose filled payload columns are `columns`."""
 
+    def rendering_kwargs(self, template_kwargs: dict[str, Any]) -> dict[str, Any]:
+        """The kwargs of the rendering under a run's own template kwargs."""
+        return template_kwargs
+
     @abstractmethod
     def fates(self, anatomy: pa.Table) -> Fates:
         """N sequences of anatomy (columns of measures.anatomy) in training order -> their fates."""
