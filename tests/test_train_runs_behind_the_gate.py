@@ -175,6 +175,45 @@ def test_packed_rows_and_template_arguments_reach_the_trainer_as_audited(project
     assert list(hashes(project, "packed")) == [2]
 
 
+WAYS = {"packing_strategy: bfd_split": {"packing": True, "packing_strategy": "bfd_split"},
+        "packing_strategy: wrapped": {"packing": True, "packing_strategy": "wrapped"},
+        "truncation_mode: keep_end": {"truncation_mode": "keep_end"},
+        "completion_only_loss": {"completion_only_loss": True, "assistant_only_loss": False}}  # fmt: skip
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_rows_that_are_split_or_cut_another_way_are_compared_before_step_1_too(
+    project: Path, tiny_model: Path, way: str
+):
+    """The process's own comparison over what the installed trainer prepares; training itself is tested above."""
+    import datasets
+    from transformers import AutoTokenizer
+    from trl import SFTConfig, SFTTrainer
+
+    from curation.auditing.gate import audit_run, run_subject
+    from curation.runs import Run
+    from trainers import comparing, trl_sft_process
+
+    datasets.disable_progress_bars()
+    write_run(project, "way", tiny_model, max_length=64, **WAYS[way])
+    catalog = Catalog(find_project(project))
+    run = Run(catalog, "way")
+    subject = run_subject(catalog, run)
+    folder = audit_run(catalog, run).folder
+    job = {"parts": [str(part) for part in subject.mixture.train], "fates": str(folder / "fates.parquet"),
+           "template": subject.anatomy.template_text, "tokenizer": subject.anatomy.tokenizer, "kwargs": {},
+           "path": subject.anatomy.path, "stage": "sft", "config": {"max_length": 64, **WAYS[way]}}  # fmt: skip
+    tokenizer = AutoTokenizer.from_pretrained(tiny_model)
+    tokenizer.chat_template = job["template"]
+    args = SFTConfig(str(project / "out"), use_cpu=True, bf16=False, report_to="none",
+                     **{"assistant_only_loss": True, **job["config"]})  # fmt: skip
+    trainer = SFTTrainer(str(tiny_model), args=args, train_dataset=trl_sft_process.dataset(job),
+                         processing_class=tokenizer)  # fmt: skip
+    assert comparing.differences(trainer.train_dataset, job) == []
+    fates = pq.read_table(job["fates"])
+    assert {"cut", "split"} & set(fates["fate"].to_pylist())
+
+
 def test_plain_text_is_trained_from_a_checkpoint_in_two_processes(project: Path, trained: Path, kedge):
     shutil.copytree(trained / "lake" / "runs", project / "lake" / "runs")
     record = next((project / "lake/runs/plain/checkpoints").glob("*24.json"))

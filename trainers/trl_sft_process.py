@@ -6,15 +6,13 @@ import json
 import os
 import shutil
 import sys
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from curation.errors import EXIT_INSTRUMENT
 from curation.launching import die_with_command
-
-SHOWN = 5
+from trainers.comparing import differences, rows_of
 
 
 def main(job_path: str) -> int:
@@ -59,103 +57,26 @@ def _lora(options: dict[str, Any] | None) -> Any:
 
 
 def dataset(job: dict[str, Any]) -> Any:
-    """The frozen rows as TRL takes them: `messages` (and `tools`) or `text`."""
+    """The frozen rows as TRL takes them: `messages` (and `tools`), `prompt` and `completion`, or `text`."""
     import datasets
 
     from curation.rendering import template_messages
+    from curation.rendering.render import split_completion
 
     def taken() -> Iterator[dict[str, Any]]:
-        for row in _rows(job):
+        for row in rows_of(job):
             if row.get("messages") is None:
                 yield {"text": row["text"]}
+                continue
+            more = {"tools": row["tools"]} if row.get("tools") else {}
+            more |= {"chat_template_kwargs": job["kwargs"]} if job["kwargs"] else {}
+            if job["path"] == "trl_prompt_completion":
+                prompt, completion = map(template_messages, split_completion(row["messages"]))
+                yield {"prompt": prompt, "completion": completion} | more
             else:
-                tools = {"tools": row["tools"]} if row.get("tools") else {}
-                kwargs = {"chat_template_kwargs": job["kwargs"]} if job["kwargs"] else {}
-                yield {"messages": template_messages(row["messages"])} | tools | kwargs
+                yield {"messages": template_messages(row["messages"])} | more
 
     return datasets.Dataset.from_list(list(taken()))
-
-
-def _rows(job: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """The frozen rows in training order."""
-    import pyarrow.parquet as pq
-
-    for part in job["parts"]:
-        for batch in pq.ParquetFile(part).iter_batches(1024):
-            yield from batch.to_pylist()
-
-
-Document = tuple[int, int, int]  # tokens, trained tokens, hash of the ids
-
-
-def differences(prepared: Any, job: dict[str, Any]) -> list[str]:
-    """What TRL prepared against the audit: number of rows and, row by row, length, trained tokens and the hash of the
-    ids that are kept; packed rows are compared whatever bin they lie in. Empty where all agree."""
-    import numpy as np
-
-    found = []
-    for row in _documents(prepared):
-        labels = np.asarray(row["labels"])
-        found.append((len(labels), int((labels != -100).sum()), hash_ids(row["input_ids"])))
-    names, wanted = expected(job)
-    if len(found) != len(wanted):
-        return [f"TRL prepared {len(found)} rows, the audit {len(wanted)}"]
-    if job["config"].get("packing"):
-        lost, new = Counter(wanted) - Counter(found), Counter(found) - Counter(wanted)
-        problems = [f"{_told(item)}: in the audit and in no bin of TRL" for item in sorted(lost)]
-        problems += [f"{_told(item)}: in a bin of TRL and not in the audit" for item in sorted(new)]
-    else:
-        problems = [f"row {name}: TRL has {_told(seen)}, the audit {_told(item)}"
-                    for name, seen, item in zip(names, found, wanted, strict=True) if seen != item]  # fmt: skip
-    return problems[:SHOWN] + ([f"and {len(problems) - SHOWN} more"] if len(problems) > SHOWN else [])
-
-
-def _told(item: Document) -> str:
-    return f"{item[0]} tokens, {item[1]} trained, ids {item[2]:016x}"
-
-
-def hash_ids(ids: Any) -> int:
-    """xxh3-64 of token ids as little-endian int32, as the anatomy measures it."""
-    import numpy as np
-    import xxhash
-
-    return xxhash.xxh3_64_intdigest(np.asarray(ids, "<i4").tobytes())
-
-
-def expected(job: dict[str, Any]) -> tuple[list[str], list[Document]]:
-    """Row ids and documents that the audit says the trainer keeps, in order. The anatomy hashes whole rows, so rows
-    that are cut are rendered once more for the hash of what stays."""
-    import pyarrow.parquet as pq
-
-    from curation.fingerprint import hash_bytes
-    from curation.rendering import Rendering, Template, load_tokenizer
-
-    fates = pq.read_table(job["fates"]).to_pylist()
-    text = job["template"]
-    template = None if text is None else Template("audited", text, hash_bytes(text.encode()))
-    rendering = Rendering(load_tokenizer(None, job["tokenizer"]), template, job["path"], job["kwargs"])
-    cut = {row["position"] for row in fates if row["fate"] == "cut"}
-    kept: dict[int, int] = {}
-    if cut:
-        for position, row in enumerate(_rows(job)):
-            if position in cut:
-                ids = rendering.render(row, job["stage"]).ids
-                kept[position] = hash_ids(ids[: fates[position]["kept_tokens"]])
-    wanted = [row for row in fates if row["fate"] != "dropped"]
-    return [row["row_id"] for row in wanted], [
-        (row["kept_tokens"], row["kept_trained_tokens"], kept.get(row["position"], row["ids_hash"])) for row in wanted
-    ]
-
-
-def _documents(prepared: Any) -> Iterator[dict[str, Any]]:
-    for row in prepared:
-        if "seq_lengths" not in row:
-            yield row
-            continue
-        start = 0
-        for length in row["seq_lengths"]:
-            yield {name: row[name][start : start + length] for name in ("input_ids", "labels")}
-            start += length
 
 
 def _callbacks(job: dict[str, Any]) -> list[Any]:

@@ -21,6 +21,7 @@ from curation.auditing.mirrors import Mirror
 from curation.auditing.setting import Setting
 from curation.auditing.setting_checks import installed_version
 from curation.auditing.strata import shifts
+from curation.auditing.what_if import ways
 from curation.catalog import Catalog, Manifest, Part
 from curation.console import progress, say
 from curation.engine import PartJob, run_parts
@@ -113,6 +114,10 @@ def audit_rows(case: Case, key: str) -> tuple[Audit, pa.Table]:
     audit = Audit(case.subject, key, case.mirror.plugin_name(), case.mirror.model_dump(mode="json"),
                   case.mirror.context_length, case.rows.num_rows, fates.num_bins(),
                   [*checks_of(case, judged, sources), *template_checks(case)], sources)  # fmt: skip
+    if (judged.fates.kept < judged.tokens).any():
+        longest = int(judged.tokens.max(initial=1))
+        audit.details["ways"] = ways(case, judged, longest)
+        audit.details["ways_length"] = longest
     audit.details |= {"stage": case.stage, "length_histogram": histogram(judged),
                       "read_not_run": case.mirror.read_not_run,
                       "strata": [item.as_json() for item in shifts(judged)]}  # fmt: skip

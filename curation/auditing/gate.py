@@ -80,7 +80,8 @@ def mixture_subject(catalog: Catalog, name: str, tokenizer: str | None, max_leng
     path = mirror.rendering_path(mixture.stage, filled_columns(mixture.train))
     anatomy = anatomy_for(catalog.project, str(reference), str(header.get("template", "tokenizer")), path,
                           header.get("template_kwargs", {}), mixture.stage)  # fmt: skip
-    return Subject(mixture.name, mixture, mirror, anatomy)
+    folder = Path(anatomy.tokenizer)
+    return Subject(mixture.name, mixture, mirror, anatomy, (), Setting(folder if folder.is_dir() else None))
 
 
 def default_mirror(stage: str, assistant_only: bool = False) -> Mirror:

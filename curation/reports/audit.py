@@ -118,9 +118,12 @@ def _histogram(audit: Audit) -> Markup:
 def print_audit(audit: Audit) -> None:
     """The verdict line, what each source keeps, and the checks that are not fine."""
     out.print(audit.verdict, style="green" if audit.passed else "red", markup=False)
-    columns = ["source", "rows", "whole", "cut", "dropped", "trained tokens kept", "</think> kept", "answers kept"]
-    table(f"{audit.subject} at max_length {audit.max_length}", columns, [
-        [item["source"], item["rows"], item["rows_whole"], item["rows_cut"], item["rows_dropped"],
+    for note in audit.details.get("notes", []):
+        out.print(note, markup=False)
+    unit = "sides" if audit.details.get("stage") == "preference" else "rows"
+    columns = ["source", unit, "whole", "cut", "dropped", "split", "trained", "</think>", "answers"]
+    table(f"{audit.subject} under {audit.mirror} at {audit.max_length or 'no limit'}: what is kept", columns, [
+        [item["source"], item["rows"], item["rows_whole"], item["rows_cut"], item["rows_dropped"], item["rows_split"],
          _of(item["kept_trained_tokens"], item["trained_tokens"]),
          _of(item["think_closed_after"], item["think_closed_before"]),
          _of(item["answers_kept"], item["answers_before"])]
@@ -129,10 +132,28 @@ def print_audit(audit: Audit) -> None:
         if check.level != "ok":
             state = f"waived: {check.waived}" if check.waived else check.level
             out.print(f"{check.id} {state}: {check.message}" + (f"; {check.next}" if check.next else ""), markup=False)
+    for line in instead(audit):
+        out.print(line, markup=False)
     if audit.num_bins is not None:
         kept = sum(item["kept_tokens"] for item in audit.sources if item["source"] == "all")
         filled = kept / max(1, audit.num_bins * (audit.max_length or 1))
         out.print(f"{audit.num_bins:,} packed sequences, {filled:.1%} filled")
+
+
+def instead(audit: Audit) -> list[str]:
+    """What to do instead of cutting: the first setting under which the longest row fits, and what each treatment of the
+    data costs."""
+    ways = audit.details.get("ways", [])
+    fitting = next((way for way in ways if way.get("fits")), None)
+    lines = []
+    if fitting is not None:
+        lines.append(f"instead of cutting: {audit.details['ways_length']:,} tokens fit on {fitting['preset']} "
+                     f"({fitting['memory_bytes'] / 2**30:.1f} GiB a device) with {fitting['way']}")  # fmt: skip
+    for way in (way for way in ways if way["change"] == "data"):
+        apart = f" ({way['split']:.1%} of the rows apart from their question)" if way["split"] else ""
+        lines.append(f"or {way['way']}: {way['answers_kept']:.1%} of the answers whole{apart}, total variation "
+                     f"{way['total_variation']:.3f}")  # fmt: skip
+    return lines
 
 
 def _of(after: int, before: int) -> str:

@@ -19,6 +19,7 @@ KEPT = (  # label, kept, of
     ("</think> kept", "think_closed_after", "think_closed_before"),
     ("trained tokens kept", "kept_trained_tokens", "trained_tokens"),
 )  # fmt: skip
+SHORT = ("whole", "answer", "think", "train")  # of KEPT, for the terminal
 WHAT = {"answers": "answers", "thoughts": "closed thoughts", "rows": "rows whole"}
 
 
@@ -33,6 +34,18 @@ def proposal_lines(sweep: Sweep) -> list[str]:
             for name, length in sweep.proposals.items() if length is not None]  # fmt: skip
 
 
+def memory_lines(sweep: Sweep) -> list[str]:
+    """The longest context that fits on each preset of devices."""
+    how = "" if not sweep.details.get("default_step") else " (full training, ZeRO-3, one example a device)"
+    return [f"{name}: {'not even one token' if length is None else f'up to {length:,} tokens of context'} fit{how}"
+            for name, length in sweep.longest.items()]  # fmt: skip
+
+
+def gib(entry: dict[str, Any]) -> str:
+    """Memory per device at a length."""
+    return "-" if entry["memory"] is None else f"{entry['memory']['total'] / 2**30:.1f}"
+
+
 def write(sweep: Sweep, folder: Path) -> None:
     """Write sweep.json and report.html into a folder."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -45,7 +58,8 @@ def page(sweep: Sweep) -> str:
     sources = [item["source"] for item in sweep.lengths[0]["sources"]]
     return render("sweep.html.j2", {"title": f"What each context length keeps: {sweep.subject}", "sweep": sweep,
                                     "kept": KEPT, "share": share, "chart": _chart(sweep), "sources": sources,
-                                    "proposals": proposal_lines(sweep)})  # fmt: skip
+                                    "proposals": proposal_lines(sweep), "gib": gib,
+                                    "memory": memory_lines(sweep)})  # fmt: skip
 
 
 def _chart(sweep: Sweep) -> Markup:
@@ -73,12 +87,32 @@ def _chart(sweep: Sweep) -> Markup:
 
 def print_sweep(sweep: Sweep) -> None:
     """One line per length, then the proposals."""
-    columns = ["max_length", *(label for label, _, _ in KEPT), "failed checks"]
+    known = any(entry["memory"] is not None for entry in sweep.lengths)
+    columns = ["length", *SHORT, "pad", "steps", *(["GiB"] if known else []), "failed"]
     rows = []
     for entry in sweep.lengths:
-        shares = [share(entry, kept, of) for _, kept, of in KEPT]
-        rows.append([entry["max_length"], *("-" if value is None else f"{value:.1%}" for value in shares),
+        rows.append([entry["max_length"], *(_percent(share(entry, kept, of)) for _, kept, of in KEPT),
+                     _percent(entry["padding_waste"]), entry["steps"], *([gib(entry)] if known else []),
                      ", ".join(entry["failed"]) or "none"])  # fmt: skip
-    table(f"{sweep.subject}: {sweep.num_rows:,} rows under {sweep.mirror}", columns, rows)
-    for line in proposal_lines(sweep):
+    table(f"{sweep.subject}: {sweep.num_rows:,} rows under {sweep.mirror}: % kept, % padding", columns, rows)
+    _print_trainers(sweep)
+    for line in [*proposal_lines(sweep), *memory_lines(sweep)]:
         out.print(line, markup=False)
+
+
+def _percent(value: float | None) -> str:
+    return "-" if value is None else f"{100 * value:.1f}"
+
+
+def _print_trainers(sweep: Sweep) -> None:
+    """Of every trainer: sequences that stay whole, and those that are dropped, at each length."""
+    columns = ["% rows whole (dropped)", *(f"{entry['max_length']:,}" for entry in sweep.lengths)]
+    rows = []
+    for other in sweep.trainers:
+        cells = []
+        for entry in other["lengths"]:
+            dropped = f" ({100 * entry['rows_dropped'] / entry['rows']:.1f})" if entry["rows_dropped"] else ""
+            cells.append(_percent(share(entry, "rows_whole", "rows")) + dropped)
+        rows.append([other["trainer"] + ("*" if other["read_not_run"] else ""), *cells])
+    if rows:
+        table(f"the same under other trainers ({sweep.trainers[0]['num_rows']:,} rows; * read, not run)", columns, rows)
