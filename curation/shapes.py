@@ -241,6 +241,35 @@ def _verl(record: Mapping[str, Any], stage: str) -> tuple[Fields, set[str]]:
     return fields, {"prompt", "reward_model", "data_source"}
 
 
+def _verifiable(record: Mapping[str, Any], stage: str) -> tuple[Fields, set[str]]:
+    """Rows as kedge itself names them; `pass_rates` is a share or a list of shares."""
+    value = record.get("prompt")
+    prompt = messages(value, "prompt") if isinstance(value, list) else \
+        [{"role": "user", "content": text_of(value, "prompt")}]  # fmt: skip
+    check_order(prompt, ends=None)
+    truth = record.get("ground_truth")
+    if truth is None or truth == "":
+        raise Rejected("has no ground_truth")
+    fields: Fields = {"prompt": prompt, "ground_truth": truth if isinstance(truth, str) else json_text(truth)}
+    used = {"prompt", "ground_truth"}
+    for name in ("verifier", "reference_solution"):
+        if record.get(name) is not None:
+            fields[name] = text_of(record[name], name)
+            used.add(name)
+    if record.get("pass_rates") is not None:
+        given = record["pass_rates"]
+        fields["pass_rates"] = [share(item) for item in (given if isinstance(given, list) else [given])]
+        used.add("pass_rates")
+    return fields, used
+
+
+def share(value: Any) -> float:
+    """A number in 0..1. Raises Rejected for anything else."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
+        raise Rejected(f"pass_rates holds {value!r:.40}, which is no share in 0..1")
+    return float(value)
+
+
 def _text(record: Mapping[str, Any], stage: str) -> tuple[Fields, set[str]]:
     text = text_of(record.get("text"), "text")
     if not text.strip():
@@ -266,6 +295,7 @@ SHAPES: dict[str, Shape] = {
     shape.name: shape
     for shape in (
         Shape("verl", ("rlvr",), _has("prompt", "reward_model", "data_source"), _verl),
+        Shape("verifiable", ("rlvr",), _has("prompt", "ground_truth"), _verifiable),
         Shape("hh_rlhf", ("preference",), _is_transcripts, _hh),
         Shape("preference", ("preference",),
               lambda record: all(first(record, names) for names in SIDES.values()), _preference),

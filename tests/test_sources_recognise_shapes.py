@@ -357,3 +357,19 @@ def test_held_out_prompts_are_a_stable_share_keyed_by_the_normalised_prompt(cata
     held = [row["held_out"] for row in rows_of("a")]
     assert held[:400] == held[400:], "the same prompt, written otherwise, falls on the same side"
     assert 20 <= sum(held[:400]) <= 60
+
+
+def test_prompts_with_a_ground_truth_keep_their_verifier_solution_and_pass_rates(catalog, kedge):
+    rows = [{"prompt": "1+1?", "ground_truth": 2, "verifier": "numeric", "reference_solution": "1+1 is 2",
+             "pass_rates": [0.25, 1], "topic": "sums"},
+            {"prompt": [{"role": "user", "content": "2+2?"}], "ground_truth": "4", "pass_rates": 0.5},
+            {"prompt": "3+3?", "ground_truth": "6", "pass_rates": [30]}]  # fmt: skip
+    Path("verifiable.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    code, _, err = kedge("add", "verifiable.jsonl")
+    assert code == 1 and "1 of 3" in err, err
+    Path("verifiable.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows[:2]))
+    assert kedge("add", "verifiable.jsonl")[0] == 0
+    found = sorted(rows_of("verifiable"), key=lambda row: row["ground_truth"])
+    assert [row["ground_truth"] for row in found] == ["2", "4"]
+    assert found[0]["pass_rates"] == [0.25, 1.0] and found[1]["pass_rates"] == [0.5]
+    assert found[0]["verifier"] == "numeric" and found[0]["reference_solution"] == "1+1 is 2"

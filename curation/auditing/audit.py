@@ -18,8 +18,7 @@ from curation.auditing.checks import Check
 from curation.auditing.fates import Fates
 from curation.auditing.judged import Judged, by_source
 from curation.auditing.mirrors import Mirror
-from curation.auditing.setting import Setting
-from curation.auditing.setting_checks import installed_version
+from curation.auditing.setting import Setting, installed_version
 from curation.auditing.strata import shifts
 from curation.auditing.what_if import ways
 from curation.catalog import Catalog, Manifest, Part
@@ -30,7 +29,7 @@ from curation.fingerprint import fingerprint, hash_file
 from curation.measures._rendered import RenderedMeasure
 from curation.mixtures import FrozenMixture
 
-AUDIT_VERSION = 3
+AUDIT_VERSION = 4
 
 
 @dataclass

@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from curation.auditing.checks import Check
 from curation.auditing.fates import Fates
+from curation.auditing.isolation import documents_apart
 from curation.auditing.judged import POSITIONS, Judged
 from curation.auditing.mirrors import Mirror
 from curation.auditing.packing_checks import packing_checks
@@ -25,6 +27,7 @@ from curation.errors import Problem
 from curation.measures._rendered import RenderedMeasure
 from curation.measures.pair_anatomy import sequences
 
+LABELS = ("language", "skill")
 JUDGED_BY = ("row_id", "source", "epoch", "prompt_hash", "ground_truth", "verifier", "pass_rates")
 
 
@@ -32,7 +35,7 @@ JUDGED_BY = ("row_id", "source", "epoch", "prompt_hash", "ground_truth", "verifi
 class Case:
     """N rows of a stage in training order (those of `rows`, columns of JUDGED_BY; `parts` hold everything), their
     anatomy under a measure, a mirror, where they are trained, the prompt hashes of rows that are held out, and what is
-    wrong with the options of a launch file."""
+    wrong with the options of a launch file, and further strata of the rows (language, skill)."""
 
     subject: str
     stage: str
@@ -44,6 +47,7 @@ class Case:
     setting: Setting = field(default_factory=Setting)
     held_out: frozenset[str] = frozenset()
     problems: tuple[Problem, ...] = ()
+    labels: dict[str, pa.ChunkedArray] = field(default_factory=dict)
 
     @cached_property
     def sequences(self) -> tuple[np.ndarray, np.ndarray, pa.Table]:
@@ -62,14 +66,29 @@ class Case:
     def judged(self, fates: Fates) -> Judged:
         """The sequences under fates."""
         row, _, columns = self.sequences
-        source = self.rows["source"]
-        return Judged.of(source.take(row) if self.stage == "preference" else source, columns, fates)
+        source, labels = self.rows["source"], self.labels
+        if self.stage == "preference":
+            source, labels = source.take(row), {kind: values.take(row) for kind, values in labels.items()}
+        return Judged.of(source, columns, fates, labels)
 
 
 def read_rows(parts: list[Path]) -> pa.Table:
     """The columns of frozen or bare row parts that an audit judges by."""
     names = [name for name in JUDGED_BY if name in pq.read_schema(parts[0]).names]
     return pa.concat_tables([pq.read_table(part, columns=names) for part in parts])
+
+
+def labels_of(parts: list[Path]) -> dict[str, pa.ChunkedArray]:
+    """What the rows' `meta` says of their language and skill, for those of the two that some row has."""
+    if "meta" not in pq.read_schema(parts[0]).names:
+        return {}
+    found: dict[str, pa.ChunkedArray] = {}
+    for kind in LABELS:
+        column = pl.concat([pl.read_parquet(part, columns=["meta"])["meta"].str.json_path_match(f"$.{kind}")
+                            for part in parts])  # fmt: skip
+        if column.null_count() < len(column):
+            found[kind] = pa.chunked_array([column.to_arrow().cast(pa.string())])
+    return found
 
 
 def checks_of(case: Case, judged: Judged, sources: list[dict[str, Any]]) -> list[Check]:
@@ -87,7 +106,7 @@ def checks_of(case: Case, judged: Judged, sources: list[dict[str, Any]]) -> list
         row, side, _ = case.sequences
         found += pair_checks(Pairs.of(case.anatomy, row, side, judged), mirror.context_length)
     if case.stage in ("midtrain", "sft"):
-        found += packing_checks(judged, mirror, None)
+        found += packing_checks(judged, mirror, documents_apart(mirror, case.setting))
     return [*found, context_fits(judged, mirror, case.setting), vouched(mirror), live(case.problems)]
 
 
@@ -100,4 +119,8 @@ def template_checks(case: Case) -> list[Check]:
     rendering = case.measure.rendering
     assert rendering.template is not None
     report = check_template(rendering.template, rendering.tokenizer, rendering.kwargs, case.setting.model)
+    if case.measure.path == "per_message":
+        for check in report.checks:
+            if check.id == "T11" and check.level == "warn":
+                check.level = "error"
     return report.checks

@@ -23,7 +23,7 @@ from curation.reports.sweep import print_sweep
 from curation.reports.sweep import write as write_sweep
 from curation.runs import Run
 
-SWEEP_VERSION = 2
+SWEEP_VERSION = 3
 
 
 def run(subject: str, dataset: str | None, tokenizer: str | None, max_length: int | None, to: Path | None,

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from curation.auditing.audit import Audit, audit_key, audit_rows, filled_columns, measured, mirror_for
-from curation.auditing.case import Case, read_rows
+from curation.auditing.case import Case, labels_of, read_rows
 from curation.auditing.checks import Check
 from curation.auditing.mirrors import Mirror
 from curation.auditing.setting import Setting
@@ -48,7 +48,8 @@ class Subject:
         for part in self.mixture.held_out if self.mixture.stage == "rlvr" else []:
             held_out |= set(pq.read_table(part, columns=["prompt_hash"])["prompt_hash"].to_pylist())
         return Case(self.name, self.mixture.stage, read_rows(self.mixture.train), table, self.mirror,
-                    self.mixture.train, self.anatomy, self.setting, frozenset(held_out))  # fmt: skip
+                    self.mixture.train, self.anatomy, self.setting, frozenset(held_out),
+                    labels=labels_of(self.mixture.train))  # fmt: skip
 
     def folder(self, catalog: Catalog) -> Path:
         """Where its audit lies; waivers have their part in it, since they change what the report says."""
@@ -76,7 +77,7 @@ def mixture_subject(catalog: Catalog, name: str, tokenizer: str | None, max_leng
     reference = tokenizer or header.get("tokenizer")
     if reference is None:
         raise UserError(f"the mixture '{name}' names no tokenizer", "give --tokenizer")
-    mirror = default_mirror(mixture.stage, header.get("rendering") == "trl_assistant").at(max_length)
+    mirror = default_mirror(mixture.stage, mixture.train, header.get("rendering") == "trl_assistant").at(max_length)
     path = mirror.rendering_path(mixture.stage, filled_columns(mixture.train))
     anatomy = anatomy_for(catalog.project, str(reference), str(header.get("template", "tokenizer")), path,
                           header.get("template_kwargs", {}), mixture.stage)  # fmt: skip
@@ -84,11 +85,15 @@ def mixture_subject(catalog: Catalog, name: str, tokenizer: str | None, max_leng
     return Subject(mixture.name, mixture, mirror, anatomy, (), Setting(folder if folder.is_dir() else None))
 
 
-def default_mirror(stage: str, assistant_only: bool = False) -> Mirror:
-    """TRL's trainer of a stage, under its own defaults."""
+def default_mirror(stage: str, parts: list[Path], assistant_only: bool = False) -> Mirror:
+    """TRL's trainer of the rows of a stage, under its own defaults: KTO where the first of them lack a side."""
     if stage in ("midtrain", "sft"):
         return mirror_for("trl_sft", {"assistant_only_loss": assistant_only})
-    return mirror_for({"preference": "trl_dpo", "rlvr": "trl_grpo"}[stage], {})
+    if stage == "preference":
+        first = pq.ParquetFile(parts[0]).read_row_group(0, columns=["chosen", "rejected"])
+        unpaired = any(first[side].null_count for side in first.column_names)
+        return mirror_for("trl_kto" if unpaired else "trl_dpo", {})
+    return mirror_for("trl_grpo", {})
 
 
 def audit_subject(catalog: Catalog, subject: Subject) -> Audit:

@@ -13,13 +13,15 @@ import pyarrow as pa
 from curation.auditing.fates import SPLIT, Fates, Flags, Integers
 
 Value = TypeVar("Value")
+MALFORMED = (1, 2, 3)  # of rendering.thoughts.FORMATS: those in which text stands beside or between marks
 POSITIONS = ("tokens", "last_stop", "think_open", "think_close", "answer_start", "answer_end")
 
 
 @dataclass(frozen=True)
 class Judged:
     """Columns of all N sequences in training order. `source` holds indices into `names`, the sources in name order;
-    the positions are those of measures.anatomy."""
+    the positions are those of measures.anatomy. `labels` holds further strata (language, skill): their names and the
+    index of each sequence's."""
 
     names: list[str]
     source: np.ndarray
@@ -35,21 +37,20 @@ class Judged:
     thoughts_trained: np.ndarray
     errors: np.ndarray
     fates: Fates
+    labels: dict[str, tuple[list[str], np.ndarray]] = field(default_factory=dict)
     memo: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)
 
     @classmethod
-    def of(cls, source: pa.ChunkedArray, anatomy: pa.Table, fates: Fates) -> Judged:
+    def of(cls, source: pa.ChunkedArray, anatomy: pa.Table, fates: Fates,
+           labels: dict[str, pa.ChunkedArray] | None = None) -> Judged:  # fmt: skip
         """From the columns of the anatomy measure (those that a stage lacks count as none) and a mirror's fates."""
-        encoded = source.combine_chunks().dictionary_encode()
-        found = encoded.dictionary.to_pylist()
-        names = sorted(found)
-        ranks = np.array([names.index(name) for name in found], dtype=np.int64)
+        names, codes = encoded(source)
         columns: dict[str, Any] = {name: anatomy[name].to_numpy() for name in POSITIONS}
         nothing = np.zeros(len(source), np.int8)
         more: dict[str, Any] = {name: anatomy[name].to_numpy() if name in anatomy.column_names else nothing
                 for name in ("think_format", "thoughts", "thoughts_trained")}  # fmt: skip
         return cls(
-            names=names, source=ranks[encoded.indices.to_numpy()] if found else np.empty(0, np.int64),
+            names=names, source=codes, labels={kind: encoded(values) for kind, values in (labels or {}).items()},
             trained=anatomy["trained_tokens"].to_numpy(), errors=anatomy["render_error"].is_valid().to_numpy(),
             fates=fates, **columns, **more,
         )  # fmt: skip
@@ -99,9 +100,22 @@ class Judged:
     def closes(self) -> np.ndarray:
         return self.think_close >= 0
 
+    @property
+    def close_end(self) -> np.ndarray:
+        """The token after the close mark and, where an answer follows, the first of it."""
+        return self.think_close + 1 + (self.has_answer & (self.answer_end > self.think_close + 1))
+
     @cached_property
     def keeps_close(self) -> Flags:
-        return self.fates.holds(self.think_close, self.think_close + 1)
+        """Whether the thought still closes, and where an answer follows also the next token."""
+        return self.fates.holds(self.think_close, self.close_end)
+
+    @property
+    def thinks(self) -> Flags:
+        """Whether the source has a thought, be it malformed. Empty ones are none, nor are marks that a template writes
+        into plain rows or that a system prompt names."""
+        flags: Flags = (self.thoughts > 0) | np.isin(self.think_format, MALFORMED)
+        return flags
 
     @property
     def has_answer(self) -> np.ndarray:
@@ -112,13 +126,22 @@ class Judged:
         return self.has_answer & self.fates.holds(self.answer_start, self.answer_end)
 
 
+def encoded(values: pa.ChunkedArray) -> tuple[list[str], np.ndarray]:
+    """(distinct values in order, index of each of N values among them); null is `unknown`."""
+    made = values.combine_chunks().fill_null("unknown").dictionary_encode()
+    found = made.dictionary.to_pylist()
+    names = sorted(found)
+    rank = {name: index for index, name in enumerate(names)}
+    ranks = np.array([rank[name] for name in found], dtype=np.int64)
+    return names, ranks[made.indices.to_numpy()] if found else np.empty(0, np.int64)
+
+
 def by_source(rows: Judged) -> list[dict[str, Any]]:
     """Per source and over `all`: counts before and after, in rows and tokens."""
     counts: dict[str, list[int]] = rows.once("counts", lambda: _before(rows)) | {
         "rows_whole": rows.each(rows.whole),
         "rows_cut": rows.each(~rows.whole & ~rows.dropped & (rows.fates.fate != SPLIT)),
         "rows_dropped": rows.each(rows.dropped), "rows_split": rows.each(rows.fates.fate == SPLIT),
-        "rows_overlong": rows.each((rows.tokens > rows.kept) & ~rows.errors),
         "kept_tokens": rows.each(rows.kept), "kept_trained_tokens": rows.each(rows.kept_trained),
         "stops_after": rows.each(rows.keeps_stop), "think_closed_after": rows.each(rows.keeps_close),
         "answers_kept": rows.each(rows.keeps_answer),

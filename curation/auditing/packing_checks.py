@@ -16,7 +16,7 @@ DRAWN = 65_536
 
 
 def packing_checks(rows: Judged, mirror: Mirror, isolation: Check | None) -> Iterator[Check]:
-    """The P checks that apply: `isolation` is what the probe saw, None where it did not run."""
+    """The P checks that apply: `isolation` is P2, None where no sequence holds two documents."""
     fates = rows.fates
     if mirror.packs:
         value = float((fates.fate == SPLIT).sum() / max(1, len(fates.fate)))
@@ -25,19 +25,10 @@ def packing_checks(rows: Judged, mirror: Mirror, isolation: Check | None) -> Ite
                      f"{value:.1%} of the documents are split over packed sequences, the rest of each without its "
                      f"beginning{apart}", f"no document is split{apart}",
                      "packing_strategy: bfd keeps documents whole (and cuts what is too long)")  # fmt: skip
-        yield isolation if isolation is not None and mirror.isolates else _known(mirror)
+    if isolation is not None:
+        yield isolation
     yield _efficiency(rows, mirror)
     yield _repeated(rows)
-
-
-def _known(mirror: Mirror) -> Check:
-    """P2 without a probe: what the mirror knows of the attention over documents."""
-    if mirror.isolates:
-        return Check("P2", "documents apart", "ok", 0.0, 1e-4, "positions start anew with every document, and no mask "
-                     "is given (not probed here)")  # fmt: skip
-    return Check("P2", "documents apart", "error", 1.0, 1e-4, "documents of one packed sequence attend to each other",
-                 "packing_strategy: bfd (or neat_packing), which resets positions; for plain pre-training text waive "
-                 "this check with that reason")  # fmt: skip
 
 
 def _efficiency(rows: Judged, mirror: Mirror) -> Check:
@@ -77,7 +68,7 @@ def _repeated(rows: Judged) -> Check:
     same = np.r_[False, np.diff(fates.row) == 0] if len(fates.row) else np.empty(0, bool)
     before = np.r_[0, ends[:-1]] if len(ends) else ends
     overlap = np.clip(np.where(same, before - fates.start, 0), 0, None)
-    value = float(overlap.sum() / max(1, fates.length.sum()))
+    value = float(overlap.sum() / max(1, fates.length.sum() - overlap.sum()))
     return graded("P4", "repeated windows", value, (0.0, 1.0),
                   f"{value:.1%} of the tokens lie in two windows of their document", "no token is trained twice",
                   "split documents without overlap")  # fmt: skip

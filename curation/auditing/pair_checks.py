@@ -15,10 +15,13 @@ from curation.auditing.judged import Judged
 @dataclass(frozen=True)
 class Pairs:
     """The N pairs of an audit that have both sides: arrays [2, N], chosen first. `prefix` [N] counts the tokens in
-    which both sides begin alike, `prompt` [2, N] those before the answer."""
+    which both sides begin alike, `prompt` [2, N] those before the answer; `end` is the place in the whole side behind
+    the last token that stays, `trained` the answer's tokens that stay."""
 
     tokens: np.ndarray
     kept: np.ndarray
+    end: np.ndarray
+    trained: np.ndarray
     prompt: np.ndarray
     stops: np.ndarray
     keeps_stop: np.ndarray
@@ -35,9 +38,13 @@ class Pairs:
         place = np.stack([indices[np.argsort(row[indices], kind="stable")] for indices in of])
         rows = row[place[0]]
         prompt = np.minimum(anatomy["chosen_prompt_tokens"].to_numpy(), anatomy["rejected_prompt_tokens"].to_numpy())
+        fates = judged.fates
+        end = np.zeros(len(row), np.int64)
+        np.maximum.at(end, fates.row, fates.start + fates.length)
         return cls(
-            tokens=judged.tokens[place], kept=judged.kept[place], prompt=np.broadcast_to(prompt[rows], place.shape),
-            stops=judged.has_stop[place], keeps_stop=judged.keeps_stop[place], thinks=judged.think_open[place] >= 0,
+            tokens=judged.tokens[place], kept=judged.kept[place], end=end[place],
+            trained=judged.kept_trained[place], prompt=np.broadcast_to(prompt[rows], place.shape),
+            stops=judged.has_stop[place], keeps_stop=judged.keeps_stop[place], thinks=judged.thinks[place],
             dropped=judged.dropped[place], prefix=anatomy["common_prefix"].to_numpy()[rows],
             prompt_only=anatomy["prompt_only_tokens"].to_numpy()[rows],
         )  # fmt: skip
@@ -64,7 +71,8 @@ def pair_checks(pairs: Pairs, limit: int | None) -> Iterator[Check]:
 
 def _identical(pairs: Pairs, stay: np.ndarray, total: int) -> Check:
     """D1: both sides are the same tokens after the cut; their loss is log 2 and their gradient zero."""
-    same = stay & (pairs.kept[0] == pairs.kept[1]) & (pairs.kept[0] <= pairs.prefix)
+    alike = (pairs.kept[0] == pairs.kept[1]) & (pairs.end[0] == pairs.end[1])
+    same = stay & alike & (pairs.end[0] <= pairs.prefix)
     value = float(same.sum() / total)
     before = int(((pairs.tokens[0] == pairs.tokens[1]) & (pairs.tokens[0] <= pairs.prefix)).sum())
     return graded("D1", "identical sides", value, (0.0, 0.001),
@@ -115,8 +123,8 @@ def _shared(pairs: Pairs) -> Iterator[Check]:
 def _length_bias(pairs: Pairs, stay: np.ndarray) -> Check:
     """D5: the mean of ln(chosen / rejected answer length), before and after."""
     ratios = []
-    for tokens, of in ((pairs.tokens, np.ones(len(stay), bool)), (pairs.kept, stay)):
-        answers = np.clip(tokens - pairs.prompt, 1, None)
+    for lengths, of in ((pairs.tokens - pairs.prompt, np.ones(len(stay), bool)), (pairs.trained, stay)):
+        answers = np.clip(lengths, 1, None)
         ratios.append(float(np.log(answers[0][of] / answers[1][of]).mean()) if of.any() else 0.0)
     value = abs(ratios[1] - ratios[0])
     said = f"the mean log length ratio of chosen to rejected is {ratios[0]:+.2f} before and {ratios[1]:+.2f} after"

@@ -42,7 +42,7 @@ def prompt_checks(rows: Judged, anatomy: pa.Table, prompts: Prompts, mirror: Mir
     """R1, R2, R4, R5 and R6 (R3 is setting_checks.context_fits)."""
     yield _overlong(rows, mirror)
     yield _room(rows, anatomy, mirror)
-    yield _truth(prompts)
+    yield _truth(prompts, int(rows.errors.sum()))
     yield _signal(prompts, group_size(mirror, setting))
     yield _batches(mirror, setting)
 
@@ -51,7 +51,7 @@ def _overlong(rows: Judged, mirror: Mirror) -> Check:
     """R1: prompts beyond the trainer's limit: dropped, cut on the left, or passed."""
     count = max(1, len(rows.tokens))
     cut = int(((rows.kept < rows.tokens) & ~rows.dropped).sum())
-    dropped = int(rows.dropped.sum())
+    dropped = int((rows.dropped & ~rows.errors).sum())
     longest = int(rows.tokens.max(initial=0))
     if cut:
         return Check("R1", "prompt overlong", "error", cut / count, 0.0,
@@ -83,22 +83,25 @@ def _room(rows: Judged, anatomy: pa.Table, mirror: Mirror) -> Check:
                   f"{needed:,} tokens hold 95 % of the solutions (a policy writes more than a reference)")  # fmt: skip
 
 
-def _truth(prompts: Prompts) -> Check:
-    """R4: a ground truth that its own verifier accepts, and no prompt that is also held out."""
+def _truth(prompts: Prompts, raising: int) -> Check:
+    """R4: a ground truth that its own verifier accepts, no prompt that is also held out, and none on which the template
+    raises (which a length filter may take for too long)."""
     rows = zip(prompts.ground_truth.to_pylist(), prompts.verifier.to_pylist(), strict=True)
     states = Counter(_state(truth, name) for truth, name in rows)
     hashes = prompts.prompt_hash.to_pylist() if prompts.prompt_hash is not None else []
     states["also held out"] = sum(item in prompts.held_out for item in hashes)
+    states["on which the template raises"] = raising
     count = max(1, len(prompts.ground_truth))
-    bad = {name: states[name] for name in ("missing", "not accepted by its verifier", "also held out") if states[name]}
+    kinds = ("missing", "not accepted by its verifier", "also held out", "on which the template raises")
+    bad = {name: states[name] for name in kinds if states[name]}
     value = sum(bad.values()) / count
     unknown = f"; {states['unknown']:,} name a verifier that is not kedge's: unchecked" if states["unknown"] else ""
     if bad:
         said = ", ".join(f"{number:,} {name}" for name, number in bad.items())
         return Check("R4", "ground truth", "error", value, 0.0, f"ground truths: {said}{unknown}",
-                     "leave those rows out by a rule, or mend their mapping")  # fmt: skip
+                     "leave those rows out by a rule, or mend their mapping or the template")  # fmt: skip
     return Check("R4", "ground truth", "warn" if unknown else "ok", 0.0, 0.0,
-                 f"{states['fine']:,} ground truths are accepted by their verifiers{unknown}",
+                 f"{states['fine']:,} of {count:,} ground truths are accepted by their verifiers{unknown}",
                  f"verifiers: {', '.join(KNOWN)}" if unknown else "")  # fmt: skip
 
 
@@ -111,8 +114,9 @@ def group_size(mirror: Mirror, setting: Setting) -> int:
 def _signal(prompts: Prompts, size: int) -> Check:
     """R5: the expected share of groups whose rewards differ, the only ones with a gradient."""
     name = "groups with a gradient"
-    means = None if prompts.pass_rates is None else [float(np.mean(item)) if item else float("nan")
-                                                     for item in prompts.pass_rates.to_pylist()]  # fmt: skip
+    means = None if prompts.pass_rates is None else [
+        float(np.mean(known)) if (known := [rate for rate in item or () if rate is not None]) else float("nan")
+        for item in prompts.pass_rates.to_pylist()]  # fmt: skip
     seen = signal(means, size)
     if seen.share is None or seen.band is None:
         return Check("R5", name, "ok", 0.0, 1.0, f"unknown for groups of {size}: no row has a pass rate",

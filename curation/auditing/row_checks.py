@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from curation.auditing.checks import ROUNDING, Check, Level, graded, level, lost, worst
+from curation.auditing.fates import SPLIT
 from curation.auditing.judged import Judged
 from curation.auditing.strata import GATED, shifts
 from curation.rendering.thoughts import FORMATS
@@ -36,7 +37,10 @@ def longer(rows: Judged, share: float = 0.99) -> str:
 
 
 def _cut_checks(strata: Sources, rows: Judged, limit: int | None, advice: str) -> Iterator[Check]:
-    value, where = worst(strata, lambda item: item["rows_overlong"] / item["rows"])
+    long = (rows.tokens > limit) & (rows.fates.fate != SPLIT) if limit is not None else np.zeros(len(rows.tokens), bool)
+    counts = rows.each(long)
+    value, where = worst([item | {"long": count} for item, count in zip(strata, counts, strict=False)],
+                         lambda item: item["long"] / item["rows"])  # fmt: skip
     yield Check("A1", "overlong rows", level(value, 0.01, 0.05), value, 0.05,
                 f"{value:.1%} of the rows of '{where}' are longer than {limit}" if value else "no row is too long",
                 advice if value else "")  # fmt: skip
@@ -45,7 +49,7 @@ def _cut_checks(strata: Sources, rows: Judged, limit: int | None, advice: str) -
                 f"{value:.1%} of the rows of '{where}' lose the token that ends the answer" if value else
                 "every row keeps the token that ends its answer", advice if value else "")  # fmt: skip
     value, where = worst(strata, lambda item: 1 - item["stops_before"] / item["rows"])
-    yield Check("A3", "stop trained", level(value, 0.0, 0.01), value, 0.01,
+    yield Check("A3", "stop trained", level(value, 0.0, 0.0), value, 0.0,
                 f"in {value:.1%} of the rows of '{where}' the last trained token is no stop"
                 if value else "the last trained token of every row is a stop",
                 "train the end-of-turn token (inside the generation tags), and make it the eos"
@@ -67,13 +71,15 @@ def _format_checks(rows: Judged) -> Iterator[Check]:
     value = float(wrong.sum() / max(1, len(rows.source)))
     kinds = [f"{int((rows.think_format == code).sum()):,} {name}" for code, name in enumerate(FORMATS)
              if code and (rows.think_format == code).any()]  # fmt: skip
-    yield graded("A6", "source format", value, (0.0, 0.01),
+    yield graded("A6", "source format", value, (0.0, 0.0),
                  f"{value:.1%} of all rows have a malformed thought: {', '.join(kinds)}",
                  "every thought is well formed", "leave them out: kedge rules unclosed_think")  # fmt: skip
 
 
 def _signal_checks(strata: Sources, rows: Judged, advice: str) -> Iterator[Check]:
-    value, where = worst(strata, lost("trained_tokens", "kept_trained_tokens"))
+    once = rows.each(np.minimum(rows.kept_trained, rows.trained))  # a token that is kept twice makes up for no other
+    value, where = worst([item | {"once": count} for item, count in zip(strata, once, strict=False)],
+                         lost("trained_tokens", "once"))  # fmt: skip
     had, stay = int(rows.has_answer.sum()), int(rows.keeps_answer.sum())
     answers = f"; {had - stay:,} of {had:,} answers are not whole" if stay < had else ""
     yield Check("A7", "trained tokens lost", level(value, 0.02, 0.10), value, 0.10,
@@ -101,17 +107,19 @@ def _prompt_cut(rows: Judged) -> Check:
 
 
 def reweighting(rows: Judged) -> Check:
-    """A10 over sources and modes, in rows and trained tokens: error where the total variation is above 0.05, PSI above
-    0.1 or a stratum loses more than a fifth of its share; the kind and unit that moves most is told."""
+    """A10 over sources, modes and labels, in rows and trained tokens: error where the total variation is above 0.05, PSI
+    above 0.1 or a stratum loses more than a fifth of its share, warn above 0.02 or where a share changes by more than a
+    tenth; the kind and unit that moves most is told."""
     moved = [item for item in shifts(rows) if item.kind in GATED]
     if not moved:
         return Check("A10", "mixture re-weighted", "ok", 0.0, 0.05, "there is nothing to weigh")
     most = max(moved, key=lambda item: max(item.total_variation, item.worst_loss / 4))
     value = max(most.total_variation, most.worst_loss / 4)
-    grade = level(most.total_variation, 0.02, 0.05)
-    if most.worst_loss > 0.20 + ROUNDING or any(item.psi > 0.1 for item in moved):
+    grade = level(max(item.total_variation for item in moved), 0.02, 0.05)
+    loss = max(item.worst_loss for item in moved)
+    if loss > 0.20 + ROUNDING or any(item.psi > 0.1 for item in moved):
         grade = "error"
-    elif grade == "ok" and most.worst_loss > 0.10:
+    elif grade == "ok" and (loss > 0.10 + ROUNDING or max(item.gain for item in moved) > 0.10 + ROUNDING):
         grade = "warn"
     what = f"the shares of {most.unit} by {most.kind} move by {most.total_variation:.3f} (total variation)"
     return Check("A10", "mixture re-weighted", grade, value, 0.05,
@@ -123,7 +131,7 @@ def reweighting(rows: Judged) -> Check:
 def _order(rows: Judged) -> Check:
     """A11: a length limit selects by mode where long rows are the thinking ones. The value is the gap between the
     shares of rows with and without a thought that stay whole; the rank correlation of length and mode says why."""
-    thinks = rows.once("thinks", lambda: rows.think_open >= 0)
+    thinks = rows.once("thinks", lambda: rows.thinks)
     if not thinks.any() or thinks.all():
         return Check("A11", "length selects by mode", "ok", 0.0, 1.0, "all rows are of one mode")
     kept = [float(rows.whole[of].mean()) for of in (thinks, ~thinks)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +16,14 @@ BATCH = (
 EXTENDING = ("linear", "dynamic", "yarn", "longrope")  # RoPE scalings whose factor stretches the trained positions
 
 
+def installed_version(package: str) -> str | None:
+    """The installed version of a distribution, None where it is absent."""
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
 @dataclass(frozen=True)
 class Setting:
     """Where rows are trained. `model` is a folder with config.json (None: unknown), `options` the trainer's own, as the
@@ -25,10 +34,13 @@ class Setting:
     num_processes: int = 1
 
     def identity(self) -> dict[str, Any]:
-        """What of it can change an audit: positions, kind of model, and the options that make up a batch."""
+        """What of it can change an audit: the model's configuration, torch, attention, and the options of a batch."""
         batch = {name: self.options[name] for name in BATCH if name in self.options}
-        return {"positions": self.positions, "model_type": self.config.get("model_type"), "batch": batch,
-                "num_processes": self.num_processes}  # fmt: skip
+        attention = (self.options.get("model_init_kwargs") or {}).get("attn_implementation")
+        path = None if self.model is None else self.model / "generation_config.json"
+        generation = path.read_text() if path is not None and path.is_file() else ""
+        return {"generation": generation, "config": json.dumps(self.config, sort_keys=True), "attention": attention,
+                "batch": batch, "torch": installed_version("torch"), "num_processes": self.num_processes}  # fmt: skip
 
     @property
     def config(self) -> dict[str, Any]:

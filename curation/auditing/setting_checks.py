@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import importlib.metadata
-
 from curation.auditing.checks import Check
 from curation.auditing.judged import Judged
 from curation.auditing.mirrors import Mirror
-from curation.auditing.setting import Setting
+from curation.auditing.setting import Setting, installed_version
 from curation.errors import Problem
 
 
@@ -32,14 +30,6 @@ def context_fits(rows: Judged, mirror: Mirror, setting: Setting) -> Check:
     return Check("R3", "context fits", "error" if over else "ok", over, 0.0,
                  f"{what} {'do not fit into' if over else 'fit into'} {name} ({limit:,})", "lower the length, or "
                  "choose a model (or a RoPE scaling) with more positions" if over else "")  # fmt: skip
-
-
-def installed_version(package: str) -> str | None:
-    """The installed version of a distribution, None where it is absent."""
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None
 
 
 def vouched(mirror: Mirror) -> Check:

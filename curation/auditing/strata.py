@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from curation.auditing.judged import Judged
 
 LENGTHS = (512, 1_024, 2_048, 4_096, 8_192, 16_384, 32_768)
-GATED = ("source", "mode")  # a cut always moves lengths: those are shown and never gate
+GATED = ("source", "mode", "language", "skill")  # a cut always moves lengths: those are shown and never gate
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,11 @@ class Shift:
     psi: float
     worst: str
     worst_loss: float
+
+    @property
+    def gain(self) -> float:
+        """The largest relative gain of a stratum, q / p - 1 (0 where none gains)."""
+        return max((q / p - 1 for p, q in zip(self.before, self.after, strict=True) if p), default=0.0)
 
     def as_json(self) -> dict[str, Any]:
         """Everything, infinite values as null; `strata` lists those that hold something, with both shares."""
@@ -69,15 +74,13 @@ def _divergence(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def shifts(rows: Judged) -> list[Shift]:
-    """The shift of every kind of stratum (source, mode, length), in rows and in trained tokens."""
+    """The shift of every kind of stratum (source, mode, labels, length), in rows and in trained tokens."""
     edges = rows.once("edges", lambda: np.searchsorted(np.array(LENGTHS), rows.tokens))
     lengths = [f"up to {length:,}" for length in LENGTHS] + [f"above {LENGTHS[-1]:,}"]
-    modes = rows.once("modes", lambda: (rows.think_open >= 0).astype(int))
-    kinds = (
-        ("source", rows.source, rows.names),
-        ("mode", modes, ["no thought", "thought"]),
-        ("length", edges, lengths),
-    )
+    modes = rows.once("modes", lambda: rows.thinks.astype(int))
+    kinds = [("source", rows.source, rows.names), ("mode", modes, ["no thought", "thought"]),
+             *((kind, codes, names) for kind, (names, codes) in rows.labels.items()),
+             ("length", edges, lengths)]  # fmt: skip
     units = (("rows", np.ones(len(rows.tokens)), (~rows.dropped).astype(float)),
              ("trained tokens", rows.trained.astype(float), rows.kept_trained.astype(float)))  # fmt: skip
     found = []

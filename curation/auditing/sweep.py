@@ -27,6 +27,7 @@ OTHERS: dict[str, list[Other]] = {
     "sft": [("TRL SFT", "trl_sft", {}), *PACKED, *TURNS],
     "preference": [("TRL DPO", "trl_dpo", {}), ("TRL reward", "trl_reward", {}), ("TRL KTO", "trl_kto", {}),
                    ("LLaMA-Factory DPO", "llama_factory_dpo", {}), ("axolotl DPO, drop", "axolotl_dpo", {})],
+    "unpaired": [("TRL KTO", "trl_kto", {})],
     "rlvr": [("verl RL, filtered", "verl_rl", {"filter_overlong_prompts": True}),
              ("verl RL, unfiltered", "verl_rl", {"filter_overlong_prompts": False})],
 }  # fmt: skip
@@ -79,7 +80,8 @@ def sweep(case: Case, lengths: tuple[int, ...] = LENGTHS) -> Sweep:
                         "memory": memory_at(case, length)} | counts[-1])  # fmt: skip
     options = mirror.model_dump(mode="json", exclude={mirror.limits})
     return Sweep(case.subject, mirror.plugin_name(), options, case.rows.num_rows, entries, proposals(everything),
-                 trainers(case, wanted), longest_on(case), {"default_step": not case.setting.options})  # fmt: skip
+                 trainers(case, wanted), longest_on(case), {"default_step": not case.setting.options,
+                                                             "stage": case.stage})  # fmt: skip
 
 
 def per_device(case: Case) -> int:
@@ -96,14 +98,15 @@ def batch_size(case: Case) -> int:
 def sample(case: Case) -> Case:
     """Every k-th row, so that at most SAMPLED stay."""
     rows = np.arange(0, case.rows.num_rows, -(-case.rows.num_rows // SAMPLED) or 1)
-    return replace(case, rows=case.rows.take(rows), anatomy=case.anatomy.take(rows))
+    return replace(case, rows=case.rows.take(rows), anatomy=case.anatomy.take(rows), labels={})
 
 
 def trainers(case: Case, lengths: list[int]) -> list[dict[str, Any]]:
     """What other trainers, and the same with packing, keep at every length: arithmetic over the same anatomy."""
     few = sample(case)
     found = []
-    for label, name, options in OTHERS[case.stage]:
+    kind = "unpaired" if case.mirror.plugin_name() == "trl_kto" else case.stage
+    for label, name, options in OTHERS[kind]:
         mirror = mirror_for(name, options, checked=True)
         if mirror.plugin_name() == "trl_sft" and case.mirror.plugin_name() == "trl_sft":
             mirror = case.mirror.model_copy(update=options)
@@ -124,7 +127,7 @@ def proposals(rows: Judged) -> dict[str, int | None]:
     thoughts, of whole rows."""
     needed = {
         "answers": (rows.has_answer, rows.answer_end),
-        "thoughts": (rows.closes, rows.think_close + 1),
+        "thoughts": (rows.closes, rows.close_end),
         "rows": (~rows.errors, rows.tokens),
     }
     found: dict[str, int | None] = {}

@@ -6,7 +6,9 @@ that fail, 0 where all hold.
 
 from __future__ import annotations
 
+import json
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -20,6 +22,7 @@ from curation.rendering.properties import (
     LONG,
     LONG_PLAIN,
     PLAIN,
+    QUESTION,
     REASONING,
     SECOND,
     THINK,
@@ -34,6 +37,8 @@ from curation.rendering.properties import (
     user,
 )
 
+TOOL = {"type": "function", "function": {"name": "add", "description": "Add.", "parameters": {"type": "object",
+        "properties": {"a": {"type": "integer"}}}}}  # fmt: skip
 MARK = re.compile(r"<\|[A-Za-z0-9_]+\|>|</?[a-z_]+>|<｜[^｜]+｜>")
 SHOWN = 24
 
@@ -58,7 +63,10 @@ TEXTS = {
     7: ("same every day", "pin the date in the template or in template_kwargs"),
     8: ("special tokens", "add them to the tokenizer as special tokens and train their embeddings"),
     9: ("end of turn", "set eos_token and eos_token_id of generation_config.json to it"),
-    10: ("train = eval = serve", "let every path tokenise the rendered text without adding tokens"),
+    10: (
+        "train = eval = serve",
+        "let every path tokenise the rendered text without adding tokens, and let the template close what it opens",
+    ),
     11: ("per message = whole", "do not use trainers that render per message (verl SFT) with this template"),
     12: ("prompt boundary", "end the prompt with a special token, or with text that the tokenizer never merges"),
 }
@@ -245,18 +253,29 @@ def _t9(subject: Subject, folder: Path | None) -> Check:
         problems.append(f"answers end with {subject.tokens([end])}, generation stops at {stops}")
     elif end != subject.tokenizer.hf.eos_token_id:
         problems.append(f"the tokenizer's eos_token is another token than {subject.tokens([end])}")
-    if folder is not None and not (folder / "generation_config.json").is_file():
+    listed = generation_stops(folder)
+    if folder is not None and listed is None:
         problems.append("the model has no generation_config.json, so servers stop at eos_token alone")
-    return _made(
-        9,
-        problems,
-        f"answers end with {subject.tokens([end])}, where generation stops",
-        "error" if end not in subject.tokenizer.stop_ids else "warn",
-    )
+    elif listed is not None and end not in listed:
+        problems.append(f"generation_config.json does not stop at {subject.tokens([end])}")
+    failing = end not in subject.tokenizer.stop_ids or (listed is not None and end not in listed)
+    return _made(9, problems, f"answers end with {subject.tokens([end])}, where generation stops",
+                 "error" if failing else "warn")  # fmt: skip
+
+
+def generation_stops(folder: Path | None) -> list[int] | None:
+    """The eos ids of a model folder's generation_config.json; None where it has no such file."""
+    path = None if folder is None else folder / "generation_config.json"
+    if path is None or not path.is_file():
+        return None
+    value = json.loads(path.read_text()).get("eos_token_id")
+    return value if isinstance(value, list) else [] if value is None else [value]
 
 
 def _t10(subject: Subject) -> Check:
-    """The trainer's, the harness's and a chat server's path give the same prompt ids."""
+    """The trainer's, the harness's and a chat server's path give the same prompt ids, and every turn that is opened in
+    them is closed: a system block that runs into the next turn is no text that a sibling template or a server writes
+    (SmolLM3 as released)."""
     turns = LONG_PLAIN[:-1]
     text = subject.render.attempt(turns, prompt=True)
     if text is None:
@@ -269,7 +288,31 @@ def _t10(subject: Subject) -> Check:
                                     return_dict=True, **subject.kwargs)["input_ids"]  # fmt: skip
     paths = {"evaluation": subject.ids(str(harness)), "a chat server": list(served)}
     problems = [f"{name} gives other ids than training" for name, ids in paths.items() if ids != subject.ids(text)]
-    return _made(10, problems, "training, evaluation and serving give the same ids")
+    return _made(10, problems + list(_unclosed(subject.render)), "training, evaluation and serving give the same ids")
+
+
+def _unclosed(render: Renderer) -> Iterator[str]:
+    """Turns that run into the next one, where the template puts the same two marks around what users and assistants
+    say (`<|im_start|>`, `<|im_end|>`); other templates have no mark that closes a turn."""
+    text = render.attempt(LONG_PLAIN) or ""
+    asked = MARK.findall(text[text.find(QUESTION) : text.find(ANSWER)])[:2]
+    answered = MARK.findall(text[text.find(ANSWER) : text.find(SECOND)])[:2]
+    if len(set(asked)) < 2 or asked != answered:
+        return
+    close, begin = asked
+    system = {"role": "system", "content": "Be brief."}
+    probes: dict[str, tuple[list[Turn], dict[str, Any]]] = {
+        "a system turn": ([system, *LONG_PLAIN], {}), "tools": (LONG_PLAIN, {"tools": [TOOL]}),
+        "both": ([system, *LONG_PLAIN], {"tools": [TOOL]}), "neither system turn nor tools": (LONG_PLAIN, {}),
+    }  # fmt: skip
+    for name, (turns, more) in probes.items():
+        found = render.attempt(turns, **more) or ""
+        waiting = None
+        for mark in re.finditer(f"{re.escape(begin)}|{re.escape(close)}", found):
+            if mark.group() == begin and waiting is not None:
+                start = found[waiting : waiting + SHOWN].splitlines()[0]
+                yield f"with {name}, the turn that {start!r} opens is never closed"
+            waiting = mark.start() if mark.group() == begin else None
 
 
 def _t11(subject: Subject) -> Check:

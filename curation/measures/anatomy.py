@@ -18,15 +18,15 @@ class Anatomy(RenderedMeasure):
 
     tokens T; trained_tokens; prompt_tokens: tokens before the first trained one (T where none is trained); ids_hash:
     xxh3-64 of the ids as little-endian int32; last_stop: index of the last trained token if it is a stop id (a
-    newline after it does not count); think_open, think_close: first token of the first open and of the last close
-    mark, -1 where a thought opens after it and stays open; answer_start..answer_end: the last trained span after the
-    thought (inside the solution marks where a row has them), without its stop, end exclusive, -1 where the row never
-    finishes its thought or its marked solution; think_format: index into rendering.thoughts.FORMATS of the source's
-    own text; thoughts: thoughts of the source, thoughts_trained: those whose text is in the trained part;
+    newline after it does not count); think_open, think_close: first token of the first open mark and last token of the
+    last close mark, -1 where a thought opens after it and stays open; answer_start..answer_end: the last trained span
+    after the thought (inside the solution marks where a row has them), without its stop, end exclusive, -1 where the
+    row never finishes its thought or its marked solution; think_format: index into rendering.thoughts.FORMATS of the
+    source's own text; thoughts: thoughts of the source, thoughts_trained: those whose text is in the trained part;
     mask_starts and mask_lengths: runs of trained tokens, from which the trained tokens of any stretch follow. A row on
     which the template raises has 0 tokens and render_error."""
 
-    version: ClassVar[int] = 4
+    version: ClassVar[int] = 5
     stages: ClassVar[tuple[str, ...]] = ("midtrain", "sft")
     columns: ClassVar[pa.Schema] = pa.schema(
         [(name, pa.int32()) for name in INT]

@@ -30,7 +30,7 @@ class PairAnatomy(RenderedMeasure):
     which both sides begin alike (0 where one is absent); tokens and trained_tokens: of both sides. A row on which the
     template raises has 0 tokens and render_error."""
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     stages: ClassVar[tuple[str, ...]] = ("preference",)
     columns: ClassVar[pa.Schema] = pa.schema(
         [("tokens", pa.int32()), ("trained_tokens", pa.int32()), ("prompt_only_tokens", pa.int32()),

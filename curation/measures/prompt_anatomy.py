@@ -17,7 +17,7 @@ class PromptAnatomy(RenderedMeasure):
     its ids; solution_tokens: the reference solution as plain text, null where the row has none. A row on which the
     template raises has 0 tokens and render_error."""
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     stages: ClassVar[tuple[str, ...]] = ("rlvr",)
     columns: ClassVar[pa.Schema] = pa.schema(
         [("tokens", pa.int32()), ("trained_tokens", pa.int32()), ("ids_hash", pa.uint64()),

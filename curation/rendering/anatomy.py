@@ -59,7 +59,9 @@ def of_source(row: dict[str, Any], rendered: Rendered) -> dict[str, Any]:
     """What the thoughts of the source are and whether they reach the trained part (columns of Anatomy)."""
     messages = row.get("messages")
     if messages is None:
-        return {"think_format": text_format(row.get("text") or ""), "thoughts": 0, "thoughts_trained": 0}
+        text = row.get("text") or ""
+        found = sum(1 for _ in thoughts([{"role": "assistant", "content": text}])) if rendered.text else 0
+        return {"think_format": text_format(text), "thoughts": found, "thoughts_trained": found}
     total, trained = trained_thoughts(messages, rendered)
     return {"think_format": think_format(messages), "thoughts": total, "thoughts_trained": trained}
 
@@ -70,12 +72,18 @@ def trained_thoughts(messages: list[dict[str, Any]], rendered: Rendered) -> tupl
     for thought in thoughts(messages):
         total += 1
         found = rendered.text.find(thought, position)
-        if found < 0:
-            continue
-        position = found + len(thought)
-        first, last = _token_at(rendered, found), _token_at(rendered, position - 1)
-        trained += bool(last < len(rendered.mask) and rendered.mask[first] and rendered.mask[last])
+        while found >= 0 and not _trains(rendered, found, found + len(thought)):
+            found = rendered.text.find(thought, found + 1)  # a question may have the same words
+        if found >= 0:
+            trained += 1
+            position = found + len(thought)
     return total, trained
+
+
+def _trains(rendered: Rendered, start: int, end: int) -> bool:
+    """Whether the characters start..end (end exclusive) begin and end in trained tokens."""
+    first, last = _token_at(rendered, start), _token_at(rendered, end - 1)
+    return bool(last < len(rendered.mask) and rendered.mask[first] and rendered.mask[last])
 
 
 def _last_stop(rendered: Rendered, trained: np.ndarray, stops: tuple[int, ...]) -> int:
@@ -88,7 +96,8 @@ def _last_stop(rendered: Rendered, trained: np.ndarray, stops: tuple[int, ...]) 
 
 
 def _thought(rendered: Rendered) -> tuple[int, int, int]:
-    """Token of the first open mark, of the last close mark, and the first token after that close mark."""
+    """First token of the first open mark, last token of the last close mark, and the first token after that mark and
+    the white space behind it."""
     opened = closed = after = -1
     for open_mark, close_mark in THINK_MARKS:
         first, last = rendered.text.find(open_mark), rendered.text.rfind(close_mark)
@@ -96,8 +105,8 @@ def _thought(rendered: Rendered) -> tuple[int, int, int]:
             opened = _token_at(rendered, first)
         # A system prompt may name both marks: a close before the last open closes nothing.
         if closed < 0 and last > rendered.text.rfind(open_mark):
-            closed = _token_at(rendered, last)
             end = last + len(close_mark)
+            closed = _token_at(rendered, end - 1)
             after = _token_at(rendered, end + len(re.match(r"\s*", rendered.text[end:]).group()))  # type: ignore[union-attr]
     return opened, closed, after
 

@@ -15,7 +15,7 @@ from pydantic import Field
 
 from curation.auditing.fates import CUT, WHOLE, Fates
 from curation.auditing.mirrors._trl import PairMirror, right_cut, trl_options
-from curation.measures.pair_anatomy import sequences
+from curation.measures.pair_anatomy import SIDES, sequences
 
 
 class TRLDPO(PairMirror):
@@ -35,7 +35,10 @@ class TRLDPO(PairMirror):
 
     def fates(self, anatomy: pa.Table) -> Fates:
         row, _, sides = sequences(anatomy)
-        prompts = np.minimum(anatomy["chosen_prompt_tokens"].to_numpy(), anatomy["rejected_prompt_tokens"].to_numpy())
+        prompts = np.full(anatomy.num_rows, np.iinfo(np.int32).max)
+        for side in SIDES:
+            of = anatomy[f"{side}_present"].to_numpy()
+            prompts[of] = np.minimum(prompts[of], anatomy[f"{side}_prompt_tokens"].to_numpy()[of])
         prompt, tokens = prompts[row].astype(np.int64), sides["tokens"].to_numpy().astype(np.int64)
         if self.max_length is None:
             return right_cut(tokens, prompt, None, np.zeros(len(row), bool))
