@@ -83,6 +83,19 @@ class Run:
         assert self.file.base is not None
         return checkpoints.register_base(self.catalog, self.file.base)
 
+    def model_folder(self) -> Path:
+        """A folder with the architecture that is trained: that of the base which the chain of parents starts from, so
+        that it is known before the parents are trained; a parent that is no run file's has its own."""
+        run, seen = self, {self.name}
+        while run.file.parent is not None:
+            name = run.file.parent.partition("@")[0]
+            if name in seen or name not in self.catalog.project.paths("runs", ".yaml"):
+                break
+            run = Run(self.catalog, name)
+            seen.add(name)
+        start = run.start()
+        return start.base_folder(self.catalog) or start.folder(self.catalog)
+
     def tokenizer_reference(self) -> str:
         """Name, folder or hub id of the tokenizer: the run file's, else the one saved with the starting weights."""
         return self.file.tokenizer or str(self.start().folder(self.catalog))

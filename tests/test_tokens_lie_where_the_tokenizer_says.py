@@ -50,6 +50,17 @@ def test_any_text_on_real_tokenizers(name: str):
     check()
 
 
+@pytest.mark.real_data
+def test_many_ascii_texts_go_past_the_normalizer_with_the_same_ids():
+    backend = load_tokenizer(None, str(REAL_DATA / "tokenizers" / "qwen2.5")).hf.backend_tokenizer
+    texts = [f"Row {n}: <|im_start|>a  b\n\n{'x' * (n % 7)}" + ("é" if n % 5 == 0 else "") for n in range(600)]
+    encoder = Encoder(backend, special=False)
+    assert encoder.form == "NFC"
+    assert_same(backend, texts)
+    assert [item.ids.tolist() for item in encoder.encode(texts)] == [
+        item.ids for item in backend.encode_batch(texts, add_special_tokens=False)]  # fmt: skip
+
+
 def test_a_tokenizer_that_is_no_byte_level_bpe_keeps_its_own_offsets():
     from tokenizers import Tokenizer
     from tokenizers.models import WordLevel

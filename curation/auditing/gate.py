@@ -64,8 +64,7 @@ def run_subject(catalog: Catalog, run: Run) -> Subject:
     path = mirror.rendering_path(mixture.stage, filled_columns(mixture.train))
     anatomy = anatomy_for(catalog.project, run.tokenizer_reference(), run.template_reference(), path,
                           mirror.rendering_kwargs(run.file.template_kwargs), mixture.stage)  # fmt: skip
-    model = run.start().base_folder(catalog) or run.start().folder(catalog)
-    setting = Setting(model, run.options, run.file.num_processes)
+    setting = Setting(run.model_folder(), run.options, run.file.num_processes)
     return Subject(run.name, mixture, mirror, anatomy, tuple(run.file.waivers), setting)
 
 

@@ -107,9 +107,9 @@ def _prompt_cut(rows: Judged) -> Check:
 
 
 def reweighting(rows: Judged) -> Check:
-    """A10 over sources, modes and labels, in rows and trained tokens: error where the total variation is above 0.05, PSI
-    above 0.1 or a stratum loses more than a fifth of its share, warn above 0.02 or where a share changes by more than a
-    tenth; the kind and unit that moves most is told."""
+    """A10 over sources, modes and labels, in rows and trained tokens: error where the total variation is above 0.05,
+    PSI above 0.1 or a stratum loses more than a fifth of its share, warn above 0.02 or where a share changes by more
+    than a tenth; the kind and unit that moves most is told."""
     moved = [item for item in shifts(rows) if item.kind in GATED]
     if not moved:
         return Check("A10", "mixture re-weighted", "ok", 0.0, 0.05, "there is nothing to weigh")

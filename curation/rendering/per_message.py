@@ -197,7 +197,7 @@ def _from_token(encoded: Encoded, text: str, first: int) -> tuple[Encoded, str]:
     if not first:
         return encoded, text
     at = int(encoded.starts[first]) if first < len(encoded.ids) else len(text)
-    return Encoded(encoded.ids[first:], encoded.starts[first:] - at, encoded.ends[first:] - at), text[at:]
+    return Encoded(encoded.ids[first:], encoded.ends[first:] - at, encoded.starts[first:] - at), text[at:]
 
 
 def _join(parts: list[tuple[Encoded, str]]) -> tuple[Encoded, str]:
@@ -207,4 +207,4 @@ def _join(parts: list[tuple[Encoded, str]]) -> tuple[Encoded, str]:
                         for (encoded, _), offset in zip(parts, offsets, strict=True)]).astype(np.int32)
         for name in ("ids", "starts", "ends")
     )  # fmt: skip
-    return Encoded(ids, starts, ends), "".join(text for _, text in parts)
+    return Encoded(ids, ends, starts), "".join(text for _, text in parts)

@@ -13,7 +13,7 @@ import orjson
 
 from curation.errors import UserError
 from curation.fingerprint import fingerprint
-from curation.rendering.encoding import EMPTY, Encoded, Encoder
+from curation.rendering.encoding import EMPTY, Encoded, Encoder, encoder_of
 from curation.rendering.templates import Template
 from curation.rendering.tokenizers import Tokenizer
 
@@ -94,7 +94,7 @@ class Rendering:
     @cached_property
     def _encoder(self) -> Encoder:
         # Text rows go through the tokenizer with its special tokens (a BOS where it has one), chats never.
-        return Encoder(self.tokenizer.hf.backend_tokenizer, special=self.path == "text")
+        return encoder_of(self.tokenizer, self.path == "text")
 
     def render(self, row: dict[str, Any], stage: str) -> Rendered:
         """One row (its payload columns as a dict)."""
@@ -281,14 +281,8 @@ def _mask(encoded: Encoded, spans: Spans, length: int) -> npt.NDArray[np.bool_]:
     """The loss mask as transformers makes it from generation spans (tokenization_utils_base.apply_chat_template)."""
     mask = np.zeros(length, dtype=np.bool_)
     for first, last in spans:
-        start, end = _char_to_token(encoded, first), _char_to_token(encoded, last - 1)
+        start, end = encoded.holding(first), encoded.holding(last - 1)
         if start is None:
             break
         mask[start : end + 1 if end else length] = True
     return mask
-
-
-def _char_to_token(encoded: Encoded, character: int) -> int | None:
-    """The first token that holds a character, None where none does."""
-    token = encoded.token_at(character)
-    return token if token < len(encoded.ids) and encoded.starts[token] <= character else None
