@@ -78,7 +78,8 @@ class Draft:
     manifest: Manifest | None = None
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
+    """Flush a file or folder to the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -96,9 +97,9 @@ def write_atomically(path: Path, data: bytes) -> None:
             leftover.unlink(missing_ok=True)
     draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     draft.write_bytes(data)
-    _sync(draft)
+    sync(draft)
     draft.replace(path)
-    _sync(path.parent)
+    sync(path.parent)
 
 
 def write_parquet(
@@ -129,7 +130,7 @@ def write_parquet(
         groups = max(1, -(-table.nbytes // BYTES_PER_GROUP))
         rows = min(ROWS_PER_GROUP, max(1, -(-table.num_rows // groups)))
         pq.write_table(table, path, compression="zstd", compression_level=3, row_group_size=rows)
-    _sync(path)
+    sync(path)
     num_rows = pq.read_metadata(path).num_rows
     return Part(name=path.name, num_rows=num_rows, num_bytes=path.stat().st_size, hash=hash_file(path))
 
@@ -234,7 +235,7 @@ class Catalog:
                 raise RuntimeError("nothing was written: draft.manifest is not set")
             for path in folder.rglob("*"):
                 if path.is_file():
-                    _sync(path)
+                    sync(path)
             self._write_records(folder, draft.manifest, {})
             target.parent.mkdir(parents=True, exist_ok=True)
             if target.exists() and self.manifest(target) is None:
@@ -242,7 +243,7 @@ class Catalog:
             with self._entering():
                 if not target.exists():
                     folder.rename(target)
-                    _sync(target.parent)
+                    sync(target.parent)
                 self.register(target, draft.manifest)
         finally:
             shutil.rmtree(folder, ignore_errors=True)

@@ -18,6 +18,7 @@ import yaml
 from curation.auditing.template_checks import TemplateReport, check_template
 from curation.auditing.template_command import print_template
 from curation.auditing.template_inheritance import Inheritance, compare
+from curation.catalog import sync
 from curation.config import Project, find_project, read_text
 from curation.console import out, print_json, table
 from curation.errors import EXIT_FAILED, EXIT_OK, UserError
@@ -132,7 +133,7 @@ def publish(target: Path, write: Callable[[Path], None]) -> bool:
     try:
         write(draft)
         for path in (*sorted(draft.iterdir()), draft):
-            _sync(path)
+            sync(path)
         try:
             draft.rename(target)  # fails where it is a file, or a folder that is not empty
         except OSError:
@@ -140,18 +141,10 @@ def publish(target: Path, write: Callable[[Path], None]) -> bool:
                 raise UserError("holds something else already", "name another folder with --to, or remove it",
                                 where=str(target), key="--to") from None  # fmt: skip
             return False
-        _sync(target.parent)
+        sync(target.parent)
         return True
     finally:
         shutil.rmtree(draft, ignore_errors=True)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _content(folder: Path) -> dict[str, bytes]:

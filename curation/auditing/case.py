@@ -118,7 +118,8 @@ def template_checks(case: Case) -> list[Check]:
         return []
     rendering = case.measure.rendering
     assert rendering.template is not None
-    report = check_template(rendering.template, rendering.tokenizer, rendering.kwargs, case.setting.model)
+    folder = case.setting.model if case.setting.config else None
+    report = check_template(rendering.template, rendering.tokenizer, rendering.kwargs, folder)
     if case.measure.path == "per_message":
         for check in report.checks:
             if check.id == "T11" and check.level == "warn":

@@ -147,13 +147,13 @@ def instead(audit: Audit) -> list[str]:
     fitting = next((way for way in ways if way.get("fits")), None)
     lines = []
     if fitting is not None:
-        lines.append(f"instead of cutting: {audit.details['ways_length']:,} tokens fit on {fitting['preset']} "
+        lines.append(f"{audit.details['ways_length']:,} tokens fit on {fitting['preset']} "
                      f"({fitting['memory_bytes'] / 2**30:.1f} GiB a device) with {fitting['way']}")  # fmt: skip
     for way in (way for way in ways if way["change"] == "data"):
         apart = f" ({way['split']:.1%} of the rows apart from their question)" if way["split"] else ""
-        lines.append(f"or {way['way']}: {way['answers_kept']:.1%} of the answers whole{apart}, total variation "
+        lines.append(f"{way['way']}: {way['answers_kept']:.1%} of the answers whole{apart}, total variation "
                      f"{way['total_variation']:.3f}")  # fmt: skip
-    return lines
+    return [("or " if number else "instead of cutting: ") + line for number, line in enumerate(lines)]
 
 
 def _of(after: int, before: int) -> str:

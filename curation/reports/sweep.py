@@ -83,7 +83,7 @@ def _chart(sweep: Sweep) -> Markup:
     axes.set_ylim(-3, 103)
     axes.set_xlabel("context length, tokens")
     axes.set_ylabel("kept, %")
-    axes.legend(frameon=False, fontsize=8, loc="upper left")
+    axes.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
     return svg(drawing)
 
 
@@ -108,7 +108,7 @@ def _percent(value: float | None) -> str:
 
 def _print_trainers(sweep: Sweep) -> None:
     """Of every trainer: sequences that stay whole, and those that are dropped, at each length."""
-    columns = ["% rows whole (dropped)", *(f"{entry['max_length']:,}" for entry in sweep.lengths)]
+    columns = ["% rows whole (dropped)", *(str(entry["max_length"]) for entry in sweep.lengths)]
     rows = []
     for other in sweep.trainers:
         cells = []
