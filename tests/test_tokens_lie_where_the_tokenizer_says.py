@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from curation.rendering import Rendering, load_template, load_tokenizer
-from curation.rendering.encoding import Encoder, _with_offsets
+from curation.rendering.encoding import Encoder, _with_offsets, encoder_of
 from tests import REAL_DATA
 
 TEXTS = st.lists(st.sampled_from(
@@ -19,9 +19,9 @@ TEXTS = st.lists(st.sampled_from(
 ), max_size=12).map("".join) | st.text(max_size=40)  # fmt: skip
 
 
-def assert_same(backend, texts: list[str]) -> None:
-    fast, slow = Encoder(backend, special=False), backend.encode_batch(texts, add_special_tokens=False)
-    for text, found, encoding in zip(texts, fast.encode(texts), slow, strict=True):
+def assert_same(encoder: Encoder, texts: list[str]) -> None:
+    slow = encoder.backend.encode_batch(texts, add_special_tokens=False)
+    for text, found, encoding in zip(texts, encoder.encode(texts), slow, strict=True):
         expected = _with_offsets(encoding)
         assert found.ids.tolist() == expected.ids.tolist()
         covered = np.flatnonzero(expected.ends > expected.starts)
@@ -32,20 +32,20 @@ def assert_same(backend, texts: list[str]) -> None:
 @given(st.lists(TEXTS, min_size=1, max_size=4))
 @settings(max_examples=300, deadline=None)
 def test_any_text_on_a_trained_tokenizer(tiny_model: Path, texts: list[str]):
-    backend = load_tokenizer(None, str(tiny_model)).hf.backend_tokenizer
-    assert Encoder(backend, special=False).lengths is not None, "the fast path must be tried"
-    assert_same(backend, texts)
+    encoder = encoder_of(load_tokenizer(None, str(tiny_model)), False)
+    assert encoder.lengths is not None, "the fast path must be tried"
+    assert_same(encoder, texts)
 
 
 @pytest.mark.real_data
 @pytest.mark.parametrize("name", ["qwen2.5", "gpt2"])
 def test_any_text_on_real_tokenizers(name: str):
-    backend = load_tokenizer(None, str(REAL_DATA / "tokenizers" / name)).hf.backend_tokenizer
+    encoder = encoder_of(load_tokenizer(None, str(REAL_DATA / "tokenizers" / name)), False)
 
     @given(st.lists(TEXTS, min_size=1, max_size=4))
     @settings(max_examples=200, deadline=None)
     def check(texts: list[str]) -> None:
-        assert_same(backend, texts)
+        assert_same(encoder, texts)
 
     check()
 
@@ -56,7 +56,7 @@ def test_many_ascii_texts_go_past_the_normalizer_with_the_same_ids():
     texts = [f"Row {n}: <|im_start|>a  b\n\n{'x' * (n % 7)}" + ("é" if n % 5 == 0 else "") for n in range(600)]
     encoder = Encoder(backend, special=False)
     assert encoder.form == "NFC"
-    assert_same(backend, texts)
+    assert_same(encoder, texts)
     assert [item.ids.tolist() for item in encoder.encode(texts)] == [
         item.ids for item in backend.encode_batch(texts, add_special_tokens=False)]  # fmt: skip
 
