@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.audited import Row, assistant, pair, talk, template_says, user, with_bos, with_template
+from tests.audited import Row, assistant, pair, talk, template_says, trl_template, user, with_bos, with_template
 
 WORD = " #"  # two tokens of the tiny tokenizer, so that lengths can be counted
 ANSWER = "</think>The answer is 15."
@@ -101,14 +101,6 @@ def test_the_same_pairs_under_a_trainer_that_cuts_keep_their_shares_and_lose_the
     rows = [item for item in report["details"]["strata"] if (item["kind"], item["unit"]) == ("mode", "rows")]
     assert rows[0]["total_variation"] == 0
     assert found["D2"][0]["level"] == "error" and "in 5 the rejected answer stops" in found["D2"][0]["message"]
-
-
-def trl_template(name: str) -> str:
-    trl = pytest.importorskip("trl")
-    path = Path(trl.__file__).parent / "chat_templates" / f"{name}.jinja"
-    if not path.is_file():
-        pytest.skip(f"the installed TRL ships no {name}.jinja")
-    return path.read_text()
 
 
 @pytest.mark.parametrize(("name", "level"), [("qwen3", "error"), ("qwen3_training", "ok")])

@@ -12,6 +12,7 @@ from curation.config import SHIPPED
 from curation.rendering import Template, load_template, load_tokenizer
 from curation.rendering.properties import LONG, Properties, Renderer, properties
 from tests import REAL_DATA
+from tests.audited import trl_template
 
 # The properties of Properties in order: Y yes, . no, ! the template raises.
 MATRIX = {
@@ -25,14 +26,6 @@ MATRIX = {
 }  # fmt: skip
 TURNS = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
 PROMPT = "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
-
-
-def trl_template(name: str) -> str:
-    trl = pytest.importorskip("trl")
-    path = Path(trl.__file__).parent / "chat_templates" / f"{name}.jinja"
-    if not path.is_file():
-        pytest.skip(f"the installed TRL ships no {name}.jinja")
-    return path.read_text()
 
 
 @pytest.mark.parametrize("name", MATRIX)
