@@ -93,3 +93,19 @@ def quickstart(tmp_path_factory: pytest.TempPathFactory) -> Path:
     journey.prepare(folder)
     journey.walk(folder, cli.run)
     return folder
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working directory with a model folder and one small dataset of every kind."""
+    import json
+
+    from tests.launches import ALPACA, CHAT, PAIR, PROMPT
+
+    monkeypatch.chdir(tmp_path)
+    for name, record in (("chat", CHAT), ("alpaca", ALPACA), ("pairs", PAIR), ("prompts", PROMPT),
+                         ("texts", {"text": "One plus one is two."})):  # fmt: skip
+        (tmp_path / f"{name}.jsonl").write_text(f"{json.dumps(record)}\n" * 3)
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "tokenizer_config.json").write_text("{}")
+    return tmp_path
