@@ -1,0 +1,1 @@
+"""Numba kernels over Arrow buffers: pure, single-threaded, no I/O."""
