@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import yaml
 
-from curation import parsing
+from curation import parsing, schema
 from curation.catalog import Catalog, write_atomically
 from curation.config import Project, find_project, shown
 from curation.console import out, print_json
@@ -104,7 +104,7 @@ def _hub(project: Project, reference: str, stage: str | None) -> tuple[Recognise
     source = registry.make("sources", "hf_hub", {"revision": revision})
     assert isinstance(source, HfHub)
     values = [item.value for item in parsing.first_records(Path(reference), source, 200) if item.value is not None]
-    shape = recognise(values)
+    shape = schema.BENCHMARK if stage == schema.BENCHMARK else recognise(values)
     if shape is None:
         raise UserError(f"the shape of '{reference}' is not known", f"write catalogs/sources/NAME.yaml; shapes: "
                         f"{', '.join(SHAPES)}")  # fmt: skip
@@ -128,7 +128,8 @@ def print_report(report: IngestReport, catalog: Catalog, as_json: bool) -> None:
         out.print(f"ignored for training, kept in meta: {', '.join(report.ignored)}", markup=False)
     out.print(f"{report.name}: {report.num_rows:,} {report.stage} rows, {report.num_rejects:,} rejects, "
               f"{report.num_files_read} of {report.num_files} files read", markup=False)  # fmt: skip
-    out.print(f"next: kedge measure {report.name}", markup=False)
+    what = "--only contamination" if report.stage == schema.BENCHMARK else report.name
+    out.print(f"next: kedge measure {what}", markup=False)
 
 
 def _lines(name: str, value: Any) -> list[str]:

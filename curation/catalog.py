@@ -363,9 +363,9 @@ class Catalog:
                 if source in (None, name) for part in manifest.parts]  # fmt: skip
 
     def session(self, *, threads: int | None = None) -> duckdb.DuckDBPyConnection:
-        """A DuckDB connection in memory with the views `rows` (common columns of all stages) and `rows_STAGE` (all
-        columns of one). It may read the lake and nothing else, and spills to `lake/.tmp-PID-duckdb`. The caller
-        closes it."""
+        """A DuckDB connection in memory with the views `rows` (common columns of all stages), `rows_STAGE` (all columns
+        of one) and `rows_benchmark` (benchmark items, no part of `rows`). It may read the lake and nothing else, and
+        spills to `lake/.tmp-PID-duckdb`. The caller closes it."""
         connection = duckdb.connect(":memory:")
         connection.execute(f"SET memory_limit = {quoted(self.project.file.memory)}")
         connection.execute("SET preserve_insertion_order = true")
@@ -375,7 +375,7 @@ class Catalog:
             connection.execute(f"SET threads = {threads}")
         connection.execute(f"SET temp_directory = {quoted(self._spill())}")
         common = ", ".join(name for name, _ in schema.IDENTITY + schema.ORIGIN)
-        for stage in schema.STAGES:
+        for stage in (*schema.STAGES, schema.BENCHMARK):
             parts = self.row_parts(stage)
             body = f"SELECT * FROM {parquet_list(parts)}" if parts else empty_relation(schema.rows(stage))
             connection.execute(f"CREATE VIEW rows_{stage} AS {body}")

@@ -34,10 +34,12 @@ class Strict(BaseModel):
 
 class ProjectFile(Strict):
     """`kedge.yaml`. `tokenizers` gives names to folders or hub ids (`ID@REVISION`); `skip_rules` names shipped or own
-    rules that are not adopted; `memory` limits what DuckDB may hold before it spills to disk."""
+    rules that are not adopted; `source_priority` lists the sources whose rows are kept first where rows repeat (others
+    follow by name); `memory` limits what DuckDB may hold before it spills to disk."""
 
     tokenizers: dict[str, str] = {}
     skip_rules: list[str] = []
+    source_priority: list[str] = []
     memory: str = "1GB"
     workers: int | None = None
 

@@ -34,10 +34,10 @@ def row_id(source: str, content: bytes, occurrence: int) -> bytes:
 
 
 def prompt_text(fields: dict[str, Any]) -> str:
-    """The user turns before the first assistant turn, or the text of a row without turns."""
+    """The user turns before the first assistant turn, or the text (or question) of a row without turns."""
     turns = fields.get("prompt") or fields.get("messages")
     if turns is None:
-        return fields.get("text") or ""
+        return fields.get("text") or fields.get("question") or ""
     asked = []
     for turn in turns:
         if turn["role"] == "assistant":

@@ -40,7 +40,7 @@ class SourceFile(Strict):
 
     reader: str
     path: str | list[str]
-    stage: Literal["midtrain", "sft", "preference", "rlvr"]
+    stage: Literal["midtrain", "sft", "preference", "rlvr", "benchmark"]
     shape: str
     reader_options: dict[str, Any] = {}
     fields: dict[str, str] = {}

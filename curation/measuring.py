@@ -9,14 +9,14 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from curation import registry
+from curation import joining, registry
 from curation.catalog import Catalog, Manifest, Part, write_parquet
 from curation.console import progress, say
 from curation.engine import PartJob, run_parts
 from curation.errors import UserError, did_you_mean
 from curation.fingerprint import fingerprint, hash_file
 from curation.measures import JoinMeasure, PartMeasure
-from curation.relations import parquet_list, quoted
+from curation.relations import parquet_list
 
 Measure = PartMeasure | JoinMeasure
 DEFAULT_MEASURES = ("text_statistics", "exact_duplicates")
@@ -31,9 +31,10 @@ def measure_fingerprint(catalog: Catalog, measure: Measure) -> str:
     """Identity of what a measure returns: the plug-in, its configuration, and for a join measure its inputs."""
     if isinstance(measure, PartMeasure):
         return measure.fingerprint()
-    inputs = {name: manifest.fingerprint for name, (_, manifest) in catalog.sources().items()
-              if manifest.stage in measure.stages}  # fmt: skip
-    return fingerprint([measure.identity(), inputs])
+    stages = {*measure.stages, *measure.against}
+    inputs = {name: item.fingerprint for name, (_, item) in catalog.sources().items() if item.stage in stages}
+    needed = [named(name).fingerprint() for name in measure.needs]
+    return fingerprint([measure.identity(), inputs, needed, catalog.project.file.source_priority])
 
 
 def signal_parts(catalog: Catalog, measure: Measure, source: str) -> list[Path] | None:
@@ -64,10 +65,12 @@ def ensure(catalog: Catalog, measure: Measure, sources: list[str] | None = None,
     missing = [name for name in names if signal_parts(catalog, measure, name) is None]
     if not missing:
         return []
+    for name in measure.needs if isinstance(measure, JoinMeasure) else ():
+        ensure(catalog, named(name), workers=workers, tell=tell)
     tell(f"measuring {measure.plugin_name()} of {', '.join(missing)}")
     with catalog.writing("signals", f"{measure.plugin_name()}-{measure_fingerprint(catalog, measure)[:16]}"):
         if isinstance(measure, JoinMeasure):
-            _join(catalog, measure)
+            _join(catalog, measure, workers)
         else:
             _measure(catalog, measure, missing, workers)
     return missing
@@ -116,49 +119,69 @@ def _jsonable(identity: dict[str, Any]) -> dict[str, Any]:
         for key, value in identity["config"].items()}}  # fmt: skip
 
 
-def _join(catalog: Catalog, measure: JoinMeasure) -> None:
+def _join(catalog: Catalog, measure: JoinMeasure, workers: int | None) -> None:
     """Run a join measure over all sources; write its evidence, then one value per row beside every row part."""
+    digest = measure_fingerprint(catalog, measure)
+    parameters = _jsonable(measure.identity())
+    needed = {name: named(name) for name in measure.needs}
+    names = applicable(catalog, measure)
+    signals = {name: {source: paths for source in names if (paths := signal_parts(catalog, item, source)) is not None}
+               for name, item in needed.items()}  # fmt: skip
+    parts = joining.row_parts(catalog, measure.stages, signals)
     connection = catalog.session()
     drafts = catalog.temporary("join")
+    size = 4 * sum(part.path.stat().st_size for part in parts)
+    cache = joining.cache_folder(catalog, measure)
+    cache.mkdir(parents=True, exist_ok=True)
+    work = joining.JoinWork(
+        connection, parts, joining.row_parts(catalog, measure.against, {}), joining.priorities(catalog), drafts, cache,
+        joining.previous_evidence(catalog, measure, parameters, digest), catalog.project.workers(workers, size),
+    )  # fmt: skip
     try:
-        measure.join(connection)
-        columns = ", ".join(measure.columns.names)
-        connection.execute(f"CREATE TEMP TABLE joined AS SELECT row_id, {columns} FROM measured")
-        digest = measure_fingerprint(catalog, measure)
-        with catalog.publishing(catalog.folder("evidence", measure.evidence_kind, digest[:16])) as draft:
-            order = ", ".join(measure.evidence.names)
-            part = write_parquet(draft.folder / "part-00000.parquet", f"SELECT {order} FROM found",
-                                 connection=connection, order_by=order)  # fmt: skip
-            draft.manifest = Manifest(kind="evidence", name=measure.evidence_kind, fingerprint=digest, parts=[part],
-                                      parameters=_jsonable(measure.identity()))  # fmt: skip
-        for source in applicable(catalog, measure):
-            rows_folder, rows = catalog.source(source)
+        joining.bind_signals(connection, measure, parts, {name: item.columns for name, item in needed.items()})
+        measure.join(work)
+        columns = "".join(f', "{name}"' for name in measure.columns.names)
+        connection.execute(f"CREATE TEMP TABLE joined AS SELECT row_id{columns} FROM measured")
+        joining.publish_evidence(catalog, measure, work, digest, parameters)
+        for source in names:
+            rows = catalog.source(source)[1]
             folder = signals_folder(catalog, measure, source)
-            for part in rows.parts:
-                path = rows_folder / part.name
-                query = (f"SELECT r.file_row_number AS position, r.row_id, {columns} FROM read_parquet({quoted(path)}, "
-                         "file_row_number = true) r JOIN joined USING (row_id)")  # fmt: skip
-                found = connection.sql(f"SELECT * EXCLUDE (position) FROM ({query}) ORDER BY position").to_arrow_table()
-                if found.num_rows != part.num_rows:
-                    raise RuntimeError(f"{measure.plugin_name()} has {found.num_rows} values for {part.num_rows} rows")
-                draft_path = drafts / part.name
-                write_parquet(draft_path, found)
-                folder.mkdir(parents=True, exist_ok=True)
-                draft_path.replace(folder / part.name)
+            folder.mkdir(parents=True, exist_ok=True)
+            for part, table in joining.values_by_part(work, measure, source):
+                draft = drafts / part.path.name
+                write_parquet(draft, table)
+                draft.replace(folder / part.path.name)
             _publish(catalog, measure, folder, rows, [_part(folder / part.name) for part in rows.parts])
     finally:
         connection.close()
         shutil.rmtree(drafts, ignore_errors=True)
-    _forget(catalog, measure)
+    joining.forget(catalog, measure, digest, parameters)
 
 
-def _forget(catalog: Catalog, measure: JoinMeasure) -> None:
-    """Remove what a join measure said of earlier rows: its values are rewritten when a source grows."""
-    keep = measure_fingerprint(catalog, measure)[:16]
-    for base in (catalog.folder("signals", measure.plugin_name()), catalog.folder("evidence", measure.evidence_kind)):
-        for folder in base.glob("*"):
-            if folder.name != keep:
-                shutil.rmtree(folder, ignore_errors=True)
+def default_measures(catalog: Catalog) -> list[Measure]:
+    """What `kedge measure` measures: text statistics, and what the adopted rules of the ingested stages read."""
+    from curation.rules import load_rules
+
+    stages = {manifest.stage for _, manifest in catalog.sources().values()}
+    found: dict[str, Measure] = {}
+    rules = [rule for rule in load_rules(catalog) if stages & set(rule.header.stages)]
+    for measure in [named(name) for name in DEFAULT_MEASURES] + [item for rule in rules for item in rule.measures]:
+        found.setdefault(measure.fingerprint(), measure)
+    return list(found.values())
+
+
+Needs = list[str | dict[str, dict[str, Any]]]
+
+
+def needed(needs: Needs, where: str = "") -> list[Measure]:
+    """The measures that a header names: `- language`, or with options `- near_duplicates: {threshold: 0.8}`; each once.
+    Raises UserError for the file `where`."""
+    found: dict[str, Measure] = {}
+    for item in needs:
+        for name, config in ({item: {}} if isinstance(item, str) else item).items():
+            measure = named(name, config, where=where)
+            found.setdefault(measure.fingerprint(), measure)
+    return list(found.values())
 
 
 def named(name: str, config: dict[str, Any] | None = None, *, where: str = "") -> Measure:

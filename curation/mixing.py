@@ -8,9 +8,9 @@ from curation.catalog import Catalog
 from curation.config import find_project, shown
 from curation.console import out, print_json, table
 from curation.errors import UserError, did_you_mean
-from curation.measuring import DEFAULT_MEASURES, ensure, named
+from curation.funnel import effects
+from curation.measuring import default_measures, ensure, named
 from curation.mixtures import build, preview
-from curation.rules import effects
 
 
 def measure_sources(sources: list[str] | None, only: str | None, as_json: bool) -> None:
@@ -18,7 +18,8 @@ def measure_sources(sources: list[str] | None, only: str | None, as_json: bool) 
     catalog = Catalog(find_project())
     if not catalog.sources():
         raise UserError("no source is ingested", "run: kedge add PATH")
-    done = {name: ensure(catalog, named(name), sources) for name in ([only] if only else DEFAULT_MEASURES)}
+    measures = [named(only)] if only else default_measures(catalog)
+    done = {measure.plugin_name(): ensure(catalog, measure, sources) for measure in measures}
     if as_json:
         print_json(done)
         return

@@ -13,7 +13,7 @@ from curation.catalog import Catalog, Manifest, write_parquet
 from curation.config import SqlFile, Strict, load_sql, shown
 from curation.errors import GateFailed, Problem, UserError, did_you_mean
 from curation.fingerprint import fingerprint
-from curation.measuring import Measure, ensure, measure_fingerprint, named
+from curation.measuring import Measure, Needs, ensure, measure_fingerprint, needed
 from curation.queries import at_line, require_repeatable, single_select, sql_error
 from curation.rules import bind_kept, load_rules, verdict_files, verdict_fingerprint
 from curation.takes import account, create_macros, find_takes, hopeless, shortfalls, take_name
@@ -31,7 +31,7 @@ class MixtureHeader(Strict):
     template: str = "tokenizer"
     template_kwargs: dict[str, Any] = {}
     rendering: Literal["whole", "trl_assistant", "text"] = "whole"
-    needs: list[str] = []
+    needs: Needs = []
     on_shortfall: Literal["fail", "repeat", "accept"] = "fail"
     seed: int = 0
     order: list[str] = []
@@ -74,7 +74,7 @@ def load_mixture(catalog: Catalog, name: str) -> SqlFile:
 def measures_of(catalog: Catalog, header: MixtureHeader, where: str = "") -> list[Measure]:
     """What a mixture (of the file `where`) reads: the measures it needs, and the anatomy under its tokenizer and
     template."""
-    measures = [named(name, where=where) for name in dict.fromkeys(header.needs)]
+    measures = needed(header.needs, where)
     if header.tokenizer is not None:
         from curation.measures.anatomy import anatomy_for
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any
 
 import duckdb
@@ -79,16 +79,24 @@ def at_line(where: str, line: int | None) -> str:
     return f"{where}:{line}" if line else where
 
 
-def require_repeatable(connection: duckdb.DuckDBPyConnection, text: str, where: str) -> None:
-    """Raises UserError for a query whose rows change from run to run (chance, clocks, samples), or that hides another
-    in a text: an output is named by its inputs, so that it must follow from them, and no take may go uncounted."""
+def require_repeatable(connection: duckdb.DuckDBPyConnection, text: str, where: str,
+                       variables: Collection[str] = ()) -> None:  # fmt: skip
+    """Raises UserError for a query whose rows change from run to run (chance, clocks, samples), that reads a variable
+    other than `variables`, or that hides another in a text: an output is named by its inputs, so that it must follow
+    from them, and no take may go uncounted."""
     unstable = {row[0] for row in connection.execute(
         "SELECT function_name FROM duckdb_functions() WHERE stability <> 'CONSISTENT' AND function_name <> 'error'"
     ).fetchall()}  # fmt: skip
     problems = []
     for node in syntax_nodes(connection, text):
         name = ""
-        if node.get("type") == "FUNCTION" and node.get("function_name") in unstable:
+        if node.get("type") == "FUNCTION" and node.get("function_name") == "getvariable":
+            asked = node["arguments"][0]["expression"].get("literal", {}).get("text") if node["arguments"] else None
+            if asked not in variables:
+                what = "getvariable() needs a name in quotes" if asked is None else f"there is no threshold '{asked}'"
+                problems.append(Problem(what, "name it under thresholds in the header",
+                                        at_line(where, line_of(node, text))))  # fmt: skip
+        elif node.get("type") == "FUNCTION" and node.get("function_name") in unstable:
             name = f"{node['function_name']}()"
         elif node.get("type") == "COLUMN_REF" and node["column_names"][0].lower() in CLOCKS:
             name = node["column_names"][0]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from curation import registry
+from curation import registry, schema
 from curation.config import shown
 from curation.errors import UserError
 from curation.parsing import first_records
@@ -53,7 +53,7 @@ def recognise_file(path: Path, *, stage: str | None = None, reader: str | None =
         if name == "hf_hub":
             step = "choose config and split in reader_options of catalogs/sources/NAME.yaml (reader: hf_hub)"
         raise UserError(f"nothing in it can be read: {problem}", step, where=shown(path))
-    shape = recognise(values)
+    shape = schema.BENCHMARK if stage == schema.BENCHMARK else recognise(values)
     keys = sorted({key for value in values for key in value})
     if shape is None:
         raise UserError(f"the shape of its records is not known (fields: {', '.join(keys)[:300]})",

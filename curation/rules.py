@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import duckdb
 from pydantic import Field
@@ -12,9 +13,10 @@ from pydantic import Field
 from curation import schema
 from curation.catalog import Catalog, Manifest, write_parquet
 from curation.config import SqlFile, Strict, load_sql, shown
-from curation.errors import UserError
+from curation.errors import Problem, UserError
 from curation.fingerprint import fingerprint
-from curation.measuring import Measure, ensure, measure_fingerprint, named, signals_view
+from curation.measures import JoinMeasure
+from curation.measuring import Measure, Needs, ensure, measure_fingerprint, needed, signals_view
 from curation.queries import require_repeatable, single_select, sql_error
 from curation.relations import empty_relation, parquet_list, quoted
 
@@ -23,10 +25,13 @@ HELD_OUT = "held_out"
 
 class RuleHeader(Strict):
     """Header of `catalogs/rules/NAME.sql`. `stage` is one stage, a list of them or `all`; `needs` names the measures
-    whose columns the view `signals` must have; a rule that is not `adopted` is shown and removes nothing."""
+    whose columns the view `signals` must have (the evidence of a join measure is a view of its own name);
+    `thresholds` are numbers that the query reads by `getvariable('NAME')`, so that `kedge rules` can move them; a rule
+    that is not `adopted` is shown and removes nothing."""
 
     stage: Literal["all", "midtrain", "sft", "preference", "rlvr"] | Annotated[list[str], Field(min_length=1)]
-    needs: list[str] = []
+    needs: Needs = []
+    thresholds: dict[str, int | float] = {}
     adopted: bool = True
     description: str = ""
 
@@ -65,8 +70,27 @@ def load_rules(catalog: Catalog, stage: str | None = None, *, adopted_only: bool
                             where=shown(path), key="stage")  # fmt: skip
         if (stage is None or stage in file.header.stages) and not (adopted_only and (not file.header.adopted
                                                                                      or name in skip)):  # fmt: skip
-            found.append(Rule(file, file.header, tuple(named(need, where=shown(path)) for need in file.header.needs)))
+            rule = Rule(file, file.header, tuple(needed(file.header.needs, shown(path))))
+            _check_header(rule)
+            found.append(rule)
     return found
+
+
+def _check_header(rule: Rule) -> None:
+    """Raises UserError for a measure that does not know a stage of the rule, and for a threshold that nothing reads."""
+    where = shown(rule.file.path)
+    problems = []
+    for measure in rule.measures:
+        unknown = sorted(set(rule.header.stages) - set(measure.stages))
+        if unknown:
+            what = f"the measure '{measure.plugin_name()}' has no values for {', '.join(unknown)} rows"
+            problems.append(Problem(what, f"use stage: [{', '.join(measure.stages)}]", where, "stage"))
+    for name in rule.header.thresholds:
+        if f"getvariable('{name}')" not in rule.file.text:
+            problems.append(Problem(f"the query does not read the threshold '{name}'", f"write getvariable('{name}') "
+                                    "where it belongs", where, "thresholds"))  # fmt: skip
+    if problems:
+        raise UserError(problems)
 
 
 def verdict_fingerprint(catalog: Catalog, rule: Rule) -> str:
@@ -84,23 +108,11 @@ def judge(catalog: Catalog, rule: Rule) -> Path:
     if catalog.manifest(target) is None:
         for measure in rule.measures:
             ensure(catalog, measure)
-        selects = []
         connection = catalog.session()
-        catalog.confine(connection)
         try:
-            where = shown(rule.file.path)
-            for stage in rule.header.stages:
-                if catalog.sources(stage):
-                    body = signals_view(catalog, stage, list(rule.measures)) or f"SELECT * FROM rows_{stage}"
-                    connection.execute(f"CREATE OR REPLACE TEMP VIEW signals AS {body}")
-                    text = single_select(connection, rule.file.text, where)
-                    require_repeatable(connection, text, where)
-                    _check_columns(connection, text, where)
-                    connection.execute(f"CREATE TEMP TABLE found_{stage} AS SELECT row_id::UUID AS row_id, "
-                                       f"reason::VARCHAR AS reason FROM ({text})")  # fmt: skip
-                    _check_found(connection, f"found_{stage}", where)
-                    selects.append(f"SELECT row_id, reason FROM found_{stage}")
-            _publish(catalog, connection, target, rule.name, digest, " UNION ALL ".join(selects),
+            bind_evidence(connection, catalog, rule.measures)
+            catalog.confine(connection)
+            _publish(catalog, connection, target, rule.name, digest, find(connection, catalog, rule),
                      adopted=rule.header.adopted)  # fmt: skip
         except duckdb.Error as error:
             raise sql_error(error, rule.file.text, shown(rule.file.path)) from error
@@ -108,6 +120,40 @@ def judge(catalog: Catalog, rule: Rule) -> Path:
             connection.close()
         _forget(target)
     return target / "part-00000.parquet"
+
+
+def bind_evidence(connection: duckdb.DuckDBPyConnection, catalog: Catalog, measures: Sequence[Measure]) -> None:
+    """Create a view per evidence kind of the join measures: what a rule may read beside `signals`."""
+    for measure in measures:
+        if isinstance(measure, JoinMeasure):
+            folder = catalog.folder("evidence", measure.evidence_kind, measure_fingerprint(catalog, measure)[:16])
+            body = f"SELECT * FROM {parquet_list([folder / 'part-00000.parquet'])}"
+            if catalog.manifest(folder) is None:  # no source has rows of its stages
+                body = empty_relation(measure.evidence)
+            connection.execute(f'CREATE OR REPLACE TEMP VIEW "{measure.evidence_kind}" AS {body}')
+
+
+def find(connection: duckdb.DuckDBPyConnection, catalog: Catalog, rule: Rule,
+         thresholds: Mapping[str, int | float] | None = None) -> str:  # fmt: skip
+    """Run a rule over the stages that it judges, under `thresholds` (by default those of its header), and return a
+    SELECT of row_id and reason over what it caught. Raises UserError where the query returns something else."""
+    where = shown(rule.file.path)
+    for name, value in (rule.header.thresholds if thresholds is None else thresholds).items():
+        connection.execute(f'SET VARIABLE "{name}" = ?::DOUBLE', [value])
+    selects = []
+    for stage in rule.header.stages:
+        if not catalog.sources(stage):
+            continue
+        body = signals_view(catalog, stage, list(rule.measures)) or f"SELECT * FROM rows_{stage}"
+        connection.execute(f"CREATE OR REPLACE TEMP VIEW signals AS {body}")
+        text = single_select(connection, rule.file.text, where)
+        require_repeatable(connection, text, where, rule.header.thresholds)
+        _check_columns(connection, text, where)
+        connection.execute(f"CREATE OR REPLACE TEMP TABLE found_{stage} AS SELECT row_id::UUID AS row_id, "
+                           f"reason::VARCHAR AS reason FROM ({text})")  # fmt: skip
+        _check_found(connection, f"found_{stage}", where)
+        selects.append(f"SELECT row_id, reason FROM found_{stage}")
+    return " UNION ALL ".join(selects)
 
 
 def _check_columns(connection: duckdb.DuckDBPyConnection, text: str, where: str) -> None:
@@ -187,30 +233,3 @@ def bind_kept(connection: duckdb.DuckDBPyConnection, catalog: Catalog, stage: st
     extra = "".join(f", NULL::INTEGER AS {name}" for name in ("tokens", "trained_tokens") if name not in have)
     connection.execute(f"CREATE TEMP VIEW kept AS SELECT s.*{extra} FROM ({body}) AS s "
                        "WHERE row_id NOT IN (SELECT row_id FROM refused)")  # fmt: skip
-
-
-def effects(catalog: Catalog) -> list[dict[str, Any]]:
-    """What each rule removes: per rule and source, rows caught, rows caught by it alone, an example of the reason; not
-    adopted rules too, whose rows stay."""
-    adopted = {rule.name: judge(catalog, rule) for rule in load_rules(catalog)} | {HELD_OUT: judge_held_out(catalog)}
-    others = {rule.name: judge(catalog, rule) for rule in load_rules(catalog, adopted_only=False)
-              if rule.name not in adopted}  # fmt: skip
-    connection = catalog.session()
-    try:
-        files = [*adopted.values(), *others.values()]
-        names = ", ".join(quoted(name) for name in adopted)
-        rows = connection.execute(
-            f"WITH v AS (SELECT DISTINCT row_id, source, rule FROM {parquet_list(files)}), "
-            f"alone AS (SELECT row_id FROM v WHERE rule IN ({names}) GROUP BY row_id HAVING count(*) = 1), "
-            f"why AS (SELECT rule, source, min(reason) AS example FROM {parquet_list(files)} GROUP BY ALL) "
-            "SELECT v.rule, v.source, count(*) AS caught, count(alone.row_id) AS alone, any_value(example) AS example "
-            "FROM v LEFT JOIN alone USING (row_id) JOIN why ON why.rule = v.rule AND why.source = v.source "
-            "GROUP BY v.rule, v.source ORDER BY v.rule, v.source"
-        ).fetchall()
-    finally:
-        connection.close()
-    found = [{"rule": rule, "source": source, "adopted": rule in adopted, "caught": caught, "alone": alone,
-              "example": example} for rule, source, caught, alone, example in rows]  # fmt: skip
-    silent = sorted(set(adopted) | set(others) - {item["rule"] for item in found})
-    return found + [{"rule": name, "source": None, "adopted": name in adopted, "caught": 0, "alone": 0, "example": None}
-                    for name in silent if name not in {item["rule"] for item in found}]  # fmt: skip

@@ -9,6 +9,7 @@ from __future__ import annotations
 import pyarrow as pa
 
 STAGES = ("midtrain", "sft", "preference", "rlvr")
+BENCHMARK = "benchmark"  # items that models are scored on: never trained on, so no stage; rows are compared with them
 ROLES = ("system", "developer", "user", "assistant", "tool")
 
 UUID = pa.uuid()
@@ -31,7 +32,9 @@ PAYLOAD: dict[str, list[tuple[str, pa.DataType]]] = {
     "sft": [("messages", MESSAGES), ("tools", pa.string())],
     "preference": [("prompt", MESSAGES), ("chosen", MESSAGES), ("rejected", MESSAGES), ("tools", pa.string())],
     "rlvr": [("prompt", MESSAGES), ("ground_truth", pa.string()), ("verifier", pa.string()), ("tools", pa.string())],
-}
+    BENCHMARK: [("question", pa.string()), ("answer", pa.string()), ("passage", pa.string()),
+                ("choices", pa.list_(pa.string()))],
+}  # fmt: skip
 # Facts about a row that are not part of its identity.
 ANNOTATIONS: dict[str, list[tuple[str, pa.DataType]]] = {
     "midtrain": [],
@@ -43,6 +46,7 @@ ANNOTATIONS: dict[str, list[tuple[str, pa.DataType]]] = {
         ("step_labels", pa.string()),
     ],
     "rlvr": [("reference_solution", pa.string()), ("pass_rates", pa.list_(pa.float64()))],
+    BENCHMARK: [],
 }
 IDENTITY = [
     ("row_id", UUID),
@@ -57,7 +61,7 @@ ORIGIN = [("meta", pa.string()), ("file", pa.string()), ("line", pa.int64())]
 
 
 def rows(stage: str) -> pa.Schema:
-    """Schema of a row part of `stage`."""
+    """Schema of a row part of `stage`, or of BENCHMARK."""
     return pa.schema(IDENTITY + PAYLOAD[stage] + ANNOTATIONS[stage] + ORIGIN)
 
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from curation.benchmark_items import benchmark_item
 from curation.conversations import (
     Rejected,
     check_order,
@@ -312,6 +313,7 @@ SHAPES: dict[str, Shape] = {
         Shape("dolly", ("sft", "midtrain"), _has("instruction", "response"), _dolly),
         Shape("prompt_completion", ("sft", "midtrain"), _has("prompt", "completion"), _prompt_completion),
         Shape("text", ("midtrain",), _has("text"), _text),
+        Shape("benchmark", ("benchmark",), lambda record: False, benchmark_item),  # taken where it is asked for
     )
 }  # fmt: skip
 

@@ -12,7 +12,7 @@ def add(
         str, typer.Argument(metavar="PATH|HUB_ID|SOURCE", help="A file, folder, dataset id or source.")
     ],
     name: Annotated[str | None, typer.Option(help="The source's name; by default the file's.")] = None,
-    stage: Annotated[str | None, typer.Option(help="midtrain, sft, preference or rlvr.")] = None,
+    stage: Annotated[str | None, typer.Option(help="midtrain, sft, preference, rlvr or benchmark.")] = None,
     held_out: Annotated[float | None, typer.Option(help="Share of prompts to keep for evaluation, 0..1.")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:

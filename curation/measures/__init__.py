@@ -11,7 +11,7 @@ from curation import schema
 from curation.registry import Plugin
 
 if TYPE_CHECKING:
-    import duckdb
+    from curation.joining import JoinWork
 
 
 class PartMeasure(Plugin):
@@ -32,16 +32,21 @@ class PartMeasure(Plugin):
 
 
 class JoinMeasure(Plugin):
-    """A measure over all sources at once. It writes evidence (many facts per row) and one value per row."""
+    """A measure over all sources of `stages` at once. It writes evidence (many facts per row) and one value per row.
+    `against` are further stages whose rows it reads (benchmark items); `needs` part measures whose signals it reads,
+    which are measured first."""
 
     kind: ClassVar[str] = "measures"
     stages: ClassVar[tuple[str, ...]] = schema.STAGES
+    against: ClassVar[tuple[str, ...]] = ()
+    needs: ClassVar[tuple[str, ...]] = ()
     columns: ClassVar[pa.Schema]
     evidence: ClassVar[pa.Schema]
     evidence_kind: ClassVar[str]
 
     @abstractmethod
-    def join(self, connection: duckdb.DuckDBPyConnection) -> None:
-        """Create the tables or views `measured` (row_id, source and `columns`, one row per row of `rows`) and
-        `found` (the columns of `evidence`) on `connection`, which has the views of `Catalog.session`. Both must
-        depend on the set of rows alone, never on their order."""
+    def join(self, work: JoinWork) -> None:
+        """Create the tables or views `measured` (row_id and `columns`, one row per row of `stages`) and `found` (the
+        columns of `evidence`) on `work.connection`. Both must depend on the set of rows alone: never on their order,
+        their split into parts, the number of workers, or what an earlier run left in `work.cache` and
+        `work.previous`."""

@@ -10,7 +10,7 @@ from curation import schema
 from curation.measures import JoinMeasure
 
 if TYPE_CHECKING:
-    import duckdb
+    from curation.joining import JoinWork
 
 
 class ExactDuplicates(JoinMeasure):
@@ -23,7 +23,8 @@ class ExactDuplicates(JoinMeasure):
     evidence: ClassVar[pa.Schema] = schema.DUPLICATES
     evidence_kind: ClassVar[str] = "duplicates"
 
-    def join(self, connection: duckdb.DuckDBPyConnection) -> None:
+    def join(self, work: JoinWork) -> None:
+        connection = work.connection
         connection.execute("""
             CREATE TEMP TABLE twins AS
             SELECT row_id, source, stage, content_hash,
