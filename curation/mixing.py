@@ -7,8 +7,7 @@ from typing import Any
 from curation.catalog import Catalog
 from curation.config import find_project, shown
 from curation.console import out, print_json, table
-from curation.errors import UserError, did_you_mean
-from curation.funnel import effects
+from curation.errors import UserError
 from curation.measuring import default_measures, ensure, named
 from curation.mixtures import build, preview
 
@@ -25,21 +24,6 @@ def measure_sources(sources: list[str] | None, only: str | None, as_json: bool) 
         return
     for name, measured in done.items():
         out.print(f"{name}: {', '.join(measured) if measured else 'nothing is missing'}", markup=False)
-
-
-def print_rules(rule: str | None, as_json: bool) -> None:
-    """The effect of every rule, or of one."""
-    found = effects(Catalog(find_project()))
-    if rule is not None:
-        names = {item["rule"] for item in found}
-        if rule not in names:
-            raise UserError(f"there is no rule '{rule}'", did_you_mean(rule, names))
-        found = [item for item in found if item["rule"] == rule]
-    if as_json:
-        print_json(found)
-        return
-    columns = ["rule", "source", "adopted", "caught", "alone", "example"]
-    table("rows that each rule leaves out", columns, [[item[name] for name in columns] for item in found])
 
 
 def print_preview(name: str, as_json: bool) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -26,15 +27,17 @@ def measure(
 
 def rules(
     rule: Annotated[str | None, typer.Argument(help="One rule by name.")] = None,
+    to: Annotated[Path | None, typer.Option(help="Write report.html and funnel.json here.")] = None,
     json: Json = False,
 ) -> None:
-    """What each rule removes, alone and together, with an example of its reason.
+    """What each rule removes, alone and together, with an example of its reason. Of one rule also rows that it caught
+    with their evidence, and what moving its thresholds would do.
 
     Example: kedge rules exact_duplicate
     """
-    from curation.mixing import print_rules
+    from curation.rules_command import print_rules
 
-    print_rules(rule, json)
+    print_rules(rule, to, json)
 
 
 def show(name: Annotated[str, typer.Argument(help="The mixture's name.")], json: Json = False) -> None:
