@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 FOLDERS = ("sources", "rules", "mixtures", "benchmarks", "suites", "runs", "probes", "templates")
 SUFFIXES = {"sources": ".yaml", "rules": ".sql", "mixtures": ".sql", "templates": ".jinja"}
 LAKE_KIND = {"sources": "rows"}
+EVIDENCE_SHOWN = 5
 GITIGNORE = "lake/\n"
 
 
@@ -118,8 +119,12 @@ def print_story(row_id: str, as_json: bool) -> None:
         out.print(f"left out by {item['rule']}: {item['reason']}", markup=False)
     if not told["verdicts"] and not row["held_out"]:
         out.print("no adopted rule leaves it out")
-    for item in told["duplicates"]:
-        out.print(f"duplicate of {item['representative']} in {item['representative_source']}", markup=False)
+    for kind, found in told["evidence"].items():
+        for item in found[:EVIDENCE_SHOWN]:
+            text = ", ".join(f"{name} {_short(value, 80)}" for name, value in item.items() if value is not None)
+            out.print(f"{kind}: {text}", markup=False)
+        if len(found) > EVIDENCE_SHOWN:
+            out.print(f"{kind}: {len(found) - EVIDENCE_SHOWN:,} more (--json tells all)", markup=False)
     for item in told["mixtures"]:
         out.print(f"in mixture {item['mixture']}@{item['fingerprint'][:12]} ({item['split']}, epoch {item['epoch']})",
                   markup=False)  # fmt: skip

@@ -10,14 +10,14 @@ import duckdb
 
 from curation.catalog import Catalog
 from curation.errors import UserError
-from curation.views import full_session, signal_folders
+from curation.views import evidence_views, full_session, signal_folders
 
 MIN_PREFIX = 4
 
 
 def story(catalog: Catalog, row_id: str) -> dict[str, Any]:
     """`row_id` (32 hex characters, with or without dashes, or a prefix of at least four that is unique) -> its row,
-    signals, verdicts, duplicates, mixtures and runs. Raises UserError where no row or several match."""
+    signals, verdicts, evidence by kind, mixtures and runs. Raises UserError where no row or several match."""
     connection = full_session(catalog)
     try:
         found = _find(connection, row_id)
@@ -33,9 +33,11 @@ def story(catalog: Catalog, row_id: str) -> dict[str, Any]:
             },
             "verdicts": _records(connection, "SELECT DISTINCT rule, reason FROM verdicts WHERE row_id = ?::UUID "
                                  "ORDER BY ALL", [key]),
-            "duplicates": _records(connection, "SELECT DISTINCT replace(representative::VARCHAR, '-', '') AS "
-                                   "representative, representative_source FROM duplicates WHERE row_id = ?::UUID "
-                                   "ORDER BY ALL", [key]),
+            "evidence": {
+                kind: facts for kind in evidence_views(catalog)
+                if (facts := _records(connection, f'SELECT DISTINCT * EXCLUDE (row_id) FROM "{kind}" '
+                                      "WHERE row_id = ?::UUID ORDER BY ALL", [key]))
+            },
             "mixtures": mixtures,
             "runs": _runs(connection, mixtures, catalog),
         }  # fmt: skip
@@ -87,4 +89,5 @@ def _same(recorded: str, name: str) -> bool:
 def _records(connection: duckdb.DuckDBPyConnection, query: str, parameters: list[Any]) -> list[dict[str, Any]]:
     cursor = connection.execute(query, parameters)
     names = [item[0] for item in cursor.description or []]
-    return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
+    return [{name: value.hex if isinstance(value, uuid.UUID) else value for name, value in zip(names, row, strict=True)}
+            for row in cursor.fetchall()]  # fmt: skip

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import duckdb
 import orjson
 import pyarrow as pa
@@ -23,8 +25,8 @@ CHECKPOINTS = pa.schema([("run", pa.string()), ("step", pa.int64()), ("path", pa
 
 def full_session(catalog: Catalog) -> duckdb.DuckDBPyConnection:
     """A session with a view for everything that is published: `rows`, `rows_STAGE`, one view per measure (its newest
-    fingerprint), `verdicts`, `duplicates`, `mixture_rows`, `scores`, `checkpoints`, `manifests`; confined to the lake.
-    The caller closes it."""
+    fingerprint), one per kind of evidence (`duplicates`, `contamination`, ...), `verdicts`, `mixture_rows`, `scores`,
+    `checkpoints`, `manifests`; confined to the lake. The caller closes it."""
     connection = catalog.session()
     for name, select in selects(catalog).items():
         connection.execute(f'CREATE VIEW "{name}" AS {select}')
@@ -78,23 +80,35 @@ def signal_folders(catalog: Catalog) -> dict[str, dict[str, list[str]]]:
 
 def selects(catalog: Catalog) -> dict[str, str]:
     """SELECT statements of the views over the lake's Parquet, by view name."""
-    from pathlib import Path
-
     found = {}
     for measure, by_source in signal_folders(catalog).items():
         queries = [f"SELECT '{source}' AS of_source, * FROM {parquet_list([Path(part) for part in parts])}"
                    for source, parts in by_source.items() if parts and not source.startswith("mixture-")]  # fmt: skip
         if queries:
             found[measure] = " UNION ALL BY NAME ".join(queries)
-    for kind, view, of in (("verdicts", "verdicts", schema.VERDICTS), ("evidence", "duplicates", schema.DUPLICATES),
-                           ("scores", "scores", schema.SCORES)):  # fmt: skip
-        parts = [folder / part.name for folder, manifest in catalog.manifests(kind)
-                 if (kind != "evidence" or view in folder.relative_to(catalog.lake).parts)
-                 and (kind != "verdicts" or _in_force(catalog, manifest))
-                 for part in manifest.parts]  # fmt: skip
+    for view, of in (("verdicts", schema.VERDICTS), ("scores", schema.SCORES)):
+        parts = [folder / part.name for folder, manifest in catalog.manifests(view)
+                 if view != "verdicts" or _in_force(catalog, manifest) for part in manifest.parts]  # fmt: skip
         found[view] = f"SELECT DISTINCT * FROM {parquet_list(parts)}" if parts else empty_relation(of)
+    found["duplicates"] = empty_relation(schema.DUPLICATES)
+    found |= evidence_views(catalog)
     found["mixture_rows"] = _mixture_rows(catalog)
     return found
+
+
+def evidence_views(catalog: Catalog) -> dict[str, str]:
+    """kind -> a SELECT of the evidence of that kind: of each measure that writes it, what it published last."""
+    newest: dict[tuple[str, str], tuple[str, list[Path]]] = {}
+    for folder, manifest in catalog.manifests("evidence"):
+        key = (manifest.name, str(manifest.parameters.get("plugin")))
+        created = str(catalog.provenance(folder).get("created_at", ""))
+        if created >= newest.get(key, ("", []))[0]:
+            newest[key] = (created, [folder / part.name for part in manifest.parts])
+    found: dict[str, list[str]] = {}
+    for (kind, _), (_, parts) in sorted(newest.items()):
+        if parts:
+            found.setdefault(kind, []).append(f"SELECT * FROM {parquet_list(parts)}")
+    return {kind: " UNION ALL BY NAME ".join(queries) for kind, queries in found.items()}
 
 
 def _in_force(catalog: Catalog, manifest: Manifest) -> bool:

@@ -16,6 +16,8 @@ os.environ.update(
     HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1", TOKENIZERS_PARALLELISM="false", CUDA_VISIBLE_DEVICES="",
     PYTHONHASHSEED="0", COLUMNS="160",
 )  # fmt: skip
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # the workers share the cores
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -85,13 +87,21 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def quickstart(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The project that the whole quickstart made, walked once for the session."""
+    """The project that the whole quickstart made, walked once for the session, whatever the number of its workers."""
+    from filelock import FileLock
+
     from curation import cli
     from curation.quickstart import journey
 
-    folder = tmp_path_factory.mktemp("quickstart") / "project"
-    journey.prepare(folder)
-    journey.walk(folder, cli.run)
+    base = tmp_path_factory.getbasetemp()
+    base = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    folder, walked = base / "quickstart" / "project", base / "quickstart.walked"
+    with FileLock(base / "quickstart.lock"):
+        if not walked.exists():
+            folder.parent.mkdir()
+            journey.prepare(folder)
+            journey.walk(folder, cli.run)
+            walked.touch()
     return folder
 
 

@@ -32,13 +32,7 @@ def page(funnel: Funnel) -> str:
         of["alone"] += item["alone"]
         of["sources"] += [item] if item["source"] else []
     return render("funnel.html.j2", {"title": "What the rules leave out, and why", "funnel": funnel, "rows": rows,
-                                     "kept": kept, "rules": rules, "chart": _chart(funnel, rows),
-                                     "by_rule": _by_rule(funnel)})  # fmt: skip
-
-
-def _by_rule(funnel: Funnel) -> list[str]:
-    """The rules that take something away, in their order."""
-    return [step["rule"] for step in funnel.steps if step["removed"]]
+                                     "kept": kept, "rules": rules, "chart": _chart(funnel, rows)})  # fmt: skip
 
 
 def _chart(funnel: Funnel, rows: int) -> Markup:
@@ -56,5 +50,5 @@ def _chart(funnel: Funnel, rows: int) -> Markup:
     axes.invert_yaxis()
     axes.set_xlim(0, 1.18 * max(1, rows))
     axes.set_xlabel("rows")
-    axes.legend(frameon=False, fontsize=8, loc="lower right")
+    axes.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
     return svg(drawing)
