@@ -10,6 +10,7 @@ from curation.catalog import Catalog
 from curation.config import PROJECT_FILE, find_project, shown
 from curation.console import out, print_json, table
 from curation.errors import EXIT_INSTRUMENT, EXIT_OK, UserError, did_you_mean
+from curation.figures import figures, print_figures
 from curation.queries import single_select, sql_error
 
 if TYPE_CHECKING:
@@ -153,8 +154,9 @@ def show(name: str, as_json: bool) -> None:
     if not described:
         known = {other for kind in FOLDERS for other in catalog.project.paths(kind, SUFFIXES.get(kind, ".yaml"))}
         raise UserError(f"nothing is named '{name}'", did_you_mean(name, known | set(FOLDERS)))
+    told = figures(catalog, name)
     if as_json:
-        print_json(described)
+        print_json(described + [section.values for section in told])
         return
     for item in described:
         out.print(f"{item['kind']} {item['name']}", style="bold", markup=False)
@@ -163,6 +165,7 @@ def show(name: str, as_json: bool) -> None:
                 out.print(f"  {key}: {_short(value, 600)}", markup=False)
         if item.get("text"):
             out.print(item["text"], markup=False)
+    print_figures(told)
 
 
 def _list(catalog: Catalog, kind: str) -> list[dict[str, Any]]:

@@ -12,6 +12,7 @@ import duckdb
 from curation import schema
 from curation.catalog import Catalog
 from curation.config import shown
+from curation.measuring import is_measured
 from curation.queries import sql_error
 from curation.relations import parquet_list, quoted
 from curation.rules import HELD_OUT, Rule, bind_evidence, find, judge, judge_held_out, load_rules
@@ -21,11 +22,13 @@ STEPS = (0.5, 0.8, 1.25, 2.0)  # a threshold is moved to these multiples of its 
 
 @dataclass(frozen=True)
 class Judged:
-    """Every rule of a project, and the verdicts' files: of the adopted ones (`held_out` among them), of the others."""
+    """Every rule of a project, and the verdicts' files: of the adopted ones (`held_out` among them), of the others.
+    `unmeasured` are rules that are not adopted and read what nobody measured."""
 
     rules: dict[str, Rule]
     adopted: dict[str, Path]
     others: dict[str, Path]
+    unmeasured: tuple[str, ...] = ()
 
     @property
     def files(self) -> list[Path]:
@@ -37,17 +40,20 @@ class Judged:
 
 
 def judge_all(catalog: Catalog, rule: str | None = None) -> Judged:
-    """The verdicts of every rule, or of the adopted ones and of `rule`."""
+    """The verdicts of the adopted rules and of `rule`, measured and judged where missing; without `rule` also of the
+    rules that are not adopted and whose measures are there: nobody pays for what only such a rule reads unasked."""
     adopted = {item.name: judge(catalog, item) for item in load_rules(catalog)} | {HELD_OUT: judge_held_out(catalog)}
     rules = {item.name: item for item in load_rules(catalog, adopted_only=False)}
-    others = {name: judge(catalog, item) for name, item in rules.items()
-              if name not in adopted and rule in (None, name)}  # fmt: skip
-    return Judged(rules, adopted, others)
+    others = {name: item for name, item in rules.items() if name not in adopted}
+    ready = {name: item for name, item in others.items()
+             if rule == name or (rule is None and all(is_measured(catalog, one) for one in item.measures))}  # fmt: skip
+    return Judged(rules, adopted, {name: judge(catalog, item) for name, item in ready.items()},
+                  tuple(name for name in others if name not in ready))  # fmt: skip
 
 
 def effects(catalog: Catalog, judged: Judged | None = None) -> list[dict[str, Any]]:
     """What each rule removes: per rule and source, rows caught, rows caught by it alone, an example of the reason; not
-    adopted rules too, whose rows stay."""
+    adopted rules too, whose rows stay. A rule that was not judged counts null."""
     of = judged or judge_all(catalog)
     connection = catalog.session()
     try:
@@ -65,8 +71,10 @@ def effects(catalog: Catalog, judged: Judged | None = None) -> list[dict[str, An
     found = [{"rule": rule, "source": source, "adopted": rule in of.adopted, "caught": caught, "alone": alone,
               "example": example} for rule, source, caught, alone, example in rows]  # fmt: skip
     silent = sorted({*of.adopted, *of.others} - {item["rule"] for item in found})
-    return found + [{"rule": name, "source": None, "adopted": name in of.adopted, "caught": 0, "alone": 0,
-                     "example": None} for name in silent]  # fmt: skip
+    blank = {"source": None, "caught": 0, "alone": 0, "example": None}
+    return [*found, *({"rule": name, **blank, "adopted": name in of.adopted} for name in silent),
+            *({"rule": name, **blank, "adopted": False, "caught": None, "alone": None,
+               "example": f"not measured; run: kedge rules {name}"} for name in of.unmeasured)]  # fmt: skip
 
 
 def moved(catalog: Catalog, rule: Rule) -> list[dict[str, Any]]:
@@ -122,7 +130,8 @@ def funnel(catalog: Catalog) -> Funnel:
 
     judged = judge_all(catalog)
     sources, steps = _steps(catalog, judged)
-    shifts = {name: moved(catalog, rule) for name, rule in judged.rules.items() if rule.header.thresholds}
+    shifts = {name: moved(catalog, rule) for name, rule in judged.rules.items()
+              if rule.header.thresholds and name not in judged.unmeasured}  # fmt: skip
     return Funnel(sources, steps, effects(catalog, judged), shifts, samples(catalog, judged))
 
 

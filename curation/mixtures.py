@@ -189,17 +189,20 @@ def _counts(connection: duckdb.DuckDBPyConnection) -> dict[str, Any]:
 
 
 def preview(catalog: Catalog, name: str) -> dict[str, Any]:
-    """What a mixture would hold: counts per source, and for every take what it asked, was offered and delivered.
-    Nothing is written but missing signals and verdicts."""
+    """What a mixture would hold: counts per source, for every take what it asked, was offered and delivered, and what
+    the mixture covers. Nothing is written but missing signals and verdicts."""
+    from curation.coverage import coverage
+
     file = load_mixture(catalog, name)
     connection = catalog.session()
     try:
         plan = _bind(catalog, file, connection)
+        covered = coverage(catalog, connection, file.name, plan.header.stage)
     finally:
         connection.close()
     frozen = catalog.manifest(_target(catalog, file.name, plan.fingerprint)) is not None
     return {"name": file.name, "stage": plan.header.stage, "fingerprint": plan.fingerprint, "frozen": frozen,
-            "takes": plan.takes, "short": shortfalls(plan.takes)} | plan.counts  # fmt: skip
+            "takes": plan.takes, "short": shortfalls(plan.takes), "coverage": covered} | plan.counts  # fmt: skip
 
 
 def _target(catalog: Catalog, name: str, digest: str) -> Path:

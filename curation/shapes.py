@@ -296,7 +296,8 @@ SHAPES: dict[str, Shape] = {
     shape.name: shape
     for shape in (
         Shape("verl", ("rlvr",), _has("prompt", "reward_model", "data_source"), _verl),
-        Shape("verifiable", ("rlvr",), _has("prompt", "ground_truth"), _verifiable),
+        Shape("verifiable", ("rlvr",), lambda record: "prompt" in record and "ground_truth" in record
+              and not any(first(record, names) for names in SIDES.values()), _verifiable),
         Shape("hh_rlhf", ("preference",), _is_transcripts, _hh),
         Shape("preference", ("preference",),
               lambda record: all(first(record, names) for names in SIDES.values()), _preference),

@@ -7,6 +7,7 @@ of items that are not independent (variants of one question, questions about one
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -222,3 +223,89 @@ def pass_at_k(num_samples: int, num_right: int, k: int) -> float:
     if num_samples - num_right < k:
         return 1.0
     return float(1 - np.prod(1 - k / np.arange(num_samples - num_right + 1, num_samples + 1)))
+
+
+def exact_interval(count: int, n: int, alpha: float = ALPHA) -> Interval:
+    """Clopper-Pearson's interval of a share, which covers it at least as often as it says; (0, 1) without samples. Of
+    the discordant pairs alone it belongs to McNemar's exact test."""
+    from statsmodels.stats.proportion import proportion_confint
+
+    if not n:
+        return Interval(0.0, 1.0)
+    low, high = proportion_confint(count, n, alpha=alpha, method="beta")
+    return Interval(float(low), float(high))
+
+
+def share_interval(values_N: ArrayLike, clusters_N: ArrayLike | None = None, alpha: float = ALPHA
+                   ) -> tuple[Interval, str]:  # fmt: skip
+    """(interval of the share of ones among N zeros and ones, how it was made). `wilson` where every cluster has one
+    value; else `cluster-robust`: Wilson's score interval with the sample size that gives the cluster-robust standard
+    error (effective size n / design effect, Kish 1965; no larger than n); `wilson` too where the robust error is zero
+    or unknown."""
+    from statsmodels.stats.proportion import proportion_confint
+
+    values = np.asarray(values_N, dtype=float)
+    if len(values):
+        mean = clustered_mean(values, clusters_N)
+        spread = mean.mean * (1 - mean.mean)
+        if mean.num_clusters < mean.n and math.isfinite(mean.se) and mean.se > 0 and spread > 0:
+            size = min(float(mean.n), spread / mean.se**2)
+            low, high = proportion_confint(mean.mean * size, size, alpha=alpha, method="wilson")
+            return Interval(float(low), float(high)), "cluster-robust"
+    return wilson_interval(int(values.sum()), len(values), alpha), "wilson"
+
+
+class PairedLogit(NamedTuple):
+    """Coefficients of `paired_logit` by feature: (log-odds per standard deviation, interval). `separating` features
+    were left out: they never, or always, favour the chosen side."""
+
+    coefficients: dict[str, tuple[float, Interval]]
+    separating: dict[str, str]
+    num_pairs: int
+    problem: str | None
+
+
+def paired_logit(differences_NF: ArrayLike, names: Sequence[str], clusters_N: ArrayLike | None = None,
+                 alpha: float = ALPHA) -> PairedLogit:  # fmt: skip
+    """Logistic regression of which of two sides is chosen on their differences (chosen minus rejected), without an
+    intercept: P(chosen) = sigmoid(b * d / s), with s the root mean square of a feature's differences, so that b is the
+    log-odds that one such difference adds (Bradley-Terry with features; McFadden 1974). Which side stands first is not
+    told, so signs alternate, which leaves the likelihood as it is. Intervals are Wald's, from the cluster-robust
+    covariance where clusters repeat.
+
+    Features without a difference are left out; so are those whose differences all have one sign, whose coefficient is
+    infinite (`separating`: + or -). `problem` says why there are no coefficients: too few pairs (fewer than 10 a
+    feature), or features that together separate the sides."""
+    import warnings
+
+    import statsmodels.api as sm
+    from statsmodels.tools.sm_exceptions import ConvergenceWarning, PerfectSeparationError, PerfectSeparationWarning
+
+    values = np.asarray(differences_NF, dtype=float).reshape(-1, len(names))
+    up, down = np.asarray((values > 0).any(axis=0)), np.asarray((values < 0).any(axis=0))
+    separating = {name: "+" if up[place] else "-" for place, name in enumerate(names) if up[place] != down[place]}
+    kept = [place for place in range(len(names)) if up[place] and down[place]]
+    size = len(values)
+    if not kept or size < 10 * len(kept):
+        return PairedLogit({}, separating, size, f"{size} pairs are too few for {len(kept)} features" if kept
+                           else "no feature differs both ways")  # fmt: skip
+    scaled = values[:, kept] / np.sqrt((values[:, kept] ** 2).mean(axis=0))
+    signs = np.where(np.arange(size) % 2 == 0, 1.0, -1.0)
+    clusters = None if clusters_N is None else np.unique(np.asarray(clusters_N), return_inverse=True)[1].ravel()
+    repeated = clusters is not None and 1 < clusters.max() + 1 < size
+    how = {"cov_type": "cluster", "cov_kwds": {"groups": clusters}} if repeated else {}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", PerfectSeparationWarning)
+        warnings.simplefilter("error", ConvergenceWarning)
+        try:
+            fit = sm.Logit(signs > 0, scaled * signs[:, None]).fit(disp=0, maxiter=100, **how)
+        except (PerfectSeparationError, PerfectSeparationWarning, ConvergenceWarning, np.linalg.LinAlgError):
+            return PairedLogit({}, separating, size, "the features together separate chosen from rejected, or repeat "
+                               "each other")  # fmt: skip
+    limits = fit.conf_int(alpha)
+    if not np.isfinite(limits).all() or np.abs(fit.params).max() > 20:
+        return PairedLogit({}, separating, size, "the features together separate chosen from rejected, or repeat each "
+                           "other")  # fmt: skip
+    found = {names[place]: (float(value), Interval(float(low), float(high)))
+             for place, value, (low, high) in zip(kept, fit.params, limits, strict=True)}  # fmt: skip
+    return PairedLogit(found, separating, size, None)

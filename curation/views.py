@@ -68,6 +68,7 @@ def signal_folders(catalog: Catalog) -> dict[str, dict[str, list[str]]]:
     newest: dict[tuple[str, str], tuple[str, list[str]]] = {}
     for folder, manifest in catalog.manifests("signals"):
         measure, source = folder.parent.parent.name, folder.name
+        measure = str(manifest.parameters.get("config", {}).get("name") or measure)  # one of several classifiers
         created = str(catalog.provenance(folder).get("created_at", ""))
         parts = [str(folder / part.name) for part in manifest.parts]
         if created >= newest.get((measure, source), ("", []))[0]:

@@ -123,3 +123,15 @@ def test_a_changed_threshold_changes_the_verdicts_and_measures_nothing_again(jud
     path.write_text(LONG.replace("max_chars: 40", "max_chars: 70"))
     assert {item["source"]: item["caught"] for item in effects(judged) if item["rule"] == "long"} == {"b": 1}
     assert {path: path.stat().st_mtime_ns for path in (judged.lake / "signals").rglob("*.parquet")} == before
+
+
+def test_nobody_pays_for_what_a_rule_that_is_not_adopted_reads_unasked(judged, kedge):
+    rule = judged.project.catalogs / "rules" / "long.sql"
+    rule.write_text(LONG.replace("[text_statistics]", "[text_statistics, task_verbs]"))
+    (item,) = [item for item in effects(judged) if item["rule"] == "long"]
+    assert item["caught"] is None and item["example"] == "not measured; run: kedge rules long"
+    assert not (judged.lake / "signals" / "task_verbs").exists()
+    page = funnel(judged)
+    assert "long" not in page.samples and "long" not in page.moved
+    assert kedge("rules", "long")[0] == 0
+    assert sum(item["caught"] for item in effects(judged) if item["rule"] == "long") == 3

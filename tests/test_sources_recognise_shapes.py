@@ -16,6 +16,7 @@ import zstandard
 
 from curation.catalog import Catalog
 from curation.config import find_project
+from curation.shapes import SHAPES, recognise
 from tests.lakes import lake_bytes
 
 U, A = {"role": "user", "content": "2+2?"}, {"role": "assistant", "content": "4"}
@@ -373,3 +374,11 @@ def test_prompts_with_a_ground_truth_keep_their_verifier_solution_and_pass_rates
     assert [row["ground_truth"] for row in found] == ["2", "4"]
     assert found[0]["pass_rates"] == [0.25, 1.0] and found[1]["pass_rates"] == [0.5]
     assert found[0]["verifier"] == "numeric" and found[0]["reference_solution"] == "1+1 is 2"
+
+
+def test_a_pair_with_a_reference_answer_is_a_pair_and_keeps_the_reference_in_its_meta():
+    record = {"prompt": "2+2?", "chosen": "4", "rejected": "5", "ground_truth": "4"}
+    assert recognise([record]) == "preference"
+    assert recognise([{"prompt": "2+2?", "ground_truth": "4"}]) == "verifiable"
+    fields, used = SHAPES["preference"].parse(record, "preference")
+    assert fields["chosen"] == [{"role": "assistant", "content": "4"}] and "ground_truth" not in used

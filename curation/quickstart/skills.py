@@ -50,13 +50,14 @@ def held_out_items(skill: str, count: int) -> list[tuple[str, str, str]]:
 
 
 def training_rows(skills: list[str], count: int, seed: int, forbidden: set[str]) -> list[dict[str, Any]]:
-    """`count` conversations drawn from `skills`, none of whose questions is in `forbidden`."""
+    """`count` conversations drawn from `skills`, each with its name, none of whose questions is in `forbidden`."""
     rng = random.Random(seed)
     rows: list[dict[str, Any]] = []
     while len(rows) < count:
-        question, thought, answer = SKILLS[rng.choice(skills)](rng)
+        skill = rng.choice(skills)
+        question, thought, answer = SKILLS[skill](rng)
         if question not in forbidden:
-            rows.append(conversation(question, thought, answer))
+            rows.append(conversation(question, thought, answer) | {"skill": skill})
     return rows
 
 

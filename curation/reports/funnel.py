@@ -27,7 +27,12 @@ def page(funnel: Funnel) -> str:
     rows, kept = (sum(item[name] for item in funnel.sources) for name in ("rows", "kept"))
     rules: dict[str, dict[str, Any]] = {}
     for item in funnel.effects:
-        of = rules.setdefault(item["rule"], {"adopted": item["adopted"], "caught": 0, "alone": 0, "sources": []})
+        of = rules.setdefault(
+            item["rule"], {"adopted": item["adopted"], "caught": 0, "alone": 0, "sources": [], "note": ""}
+        )
+        if item["caught"] is None:
+            of |= {"caught": None, "alone": None, "note": item["example"]}
+            continue
         of["caught"] += item["caught"]
         of["alone"] += item["alone"]
         of["sources"] += [item] if item["source"] else []
