@@ -1,8 +1,8 @@
 /* ---
-stage: sft
-description: Placeholders such as {{name}} that were never filled in, in an assistant turn.
+stage: [sft, preference]
+needs: [phrases]
+description: Placeholders such as {{name}} that were never filled in, in an assistant turn, where nobody asked for a template or for code.
 --- */
-SELECT row_id, 'the answer holds a placeholder such as {{name}}' AS reason
-FROM rows_sft
-WHERE len(list_filter(messages, lambda m: m.role = 'assistant'
-    AND regexp_matches(m.content, '\{\{\s*[a-zA-Z_]+\s*\}\}'))) > 0
+SELECT row_id, 'the answer holds a placeholder such as ' || answer_placeholders[1] AS reason
+FROM signals
+WHERE len(answer_placeholders) > 0 AND NOT placeholders_discussed
