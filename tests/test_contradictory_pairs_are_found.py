@@ -57,7 +57,7 @@ def evidence(catalog: Catalog) -> list[dict]:
             table = pq.read_table(folder / part.name, columns=["row_id", "line"])
             for row, line in zip(table["row_id"].to_pylist(), table["line"].to_pylist(), strict=True):
                 names[row] = f"{source}:{line}"
-    latest = catalog.latest("evidence", "pair_conflicts")
+    latest = catalog.latest("evidence", "conflicting_pairs")
     assert latest is not None
     found = pq.read_table(latest[0] / "part-00000.parquet").to_pylist()
     return [item | {"row": names[item["row_id"]], "other": names.get(item["other_row_id"])} for item in found]
@@ -151,13 +151,13 @@ def test_a_source_that_grows_gives_the_same_bytes_as_one_that_was_whole(catalog:
     add(kedge, b=second)
     ensure(catalog, named("pair_conflicts"))
     grown = {name: value for name, value in lake_bytes(catalog.project.root, "signals", "evidence").items()
-             if "pair_conflicts" in name}  # fmt: skip
+             if "pair_conflicts" in name or "conflicting_pairs" in name}  # fmt: skip
     for folder in ("signals", "evidence", ".cache"):
         _remove(catalog.lake / folder)
     ensure(catalog, named("pair_conflicts"))
     whole = {name: value for name, value in lake_bytes(catalog.project.root, "signals", "evidence").items()
-             if "pair_conflicts" in name}  # fmt: skip
-    assert grown == whole and any(name.startswith("evidence/pair_conflicts") for name in whole)
+             if "pair_conflicts" in name or "conflicting_pairs" in name}  # fmt: skip
+    assert grown == whole and any(name.startswith("evidence/conflicting_pairs") for name in whole)
 
 
 def _remove(folder: Path) -> None:

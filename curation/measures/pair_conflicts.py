@@ -56,7 +56,7 @@ class PairConflicts(JoinMeasure):
             ("preference_cycle", pa.int32()),
         ]
     )
-    evidence_kind: ClassVar[str] = "pair_conflicts"
+    evidence_kind: ClassVar[str] = "conflicting_pairs"
     evidence: ClassVar[pa.Schema] = pa.schema(
         [
             schema.IDENTITY[0],
