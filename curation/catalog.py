@@ -135,6 +135,44 @@ def write_parquet(
     return Part(name=path.name, num_rows=num_rows, num_bytes=path.stat().st_size, hash=hash_file(path))
 
 
+_MANIFESTS: dict[Path, tuple[tuple[int, int, int], Manifest]] = {}
+
+
+def _read_manifest(path: Path) -> Manifest | None:
+    """A manifest file, parsed once for each state of it. Manifests are replaced by rename, so that a new one has
+    another inode, or another time and size: what another process publishes is seen at the next call."""
+    try:
+        state = path.stat()
+        key = (state.st_ino, state.st_mtime_ns, state.st_size)
+        known = _MANIFESTS.get(path)
+        if known is not None and known[0] == key:
+            return known[1]
+        with path.open("rb") as stream:
+            state = os.fstat(stream.fileno())
+            manifest = Manifest.model_validate_json(stream.read())
+    except (FileNotFoundError, NotADirectoryError):
+        _MANIFESTS.pop(path, None)
+        return None
+    _MANIFESTS[path] = (state.st_ino, state.st_mtime_ns, state.st_size), manifest
+    return manifest
+
+
+def _finished(folder: str) -> Iterator[str]:
+    """Every folder at or below `folder` that holds a manifest, without those being written (`.tmp-*`)."""
+    folders = []
+    try:
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                if entry.name == "manifest.json":
+                    yield folder
+                elif not entry.name.startswith(".tmp-") and entry.is_dir(follow_symlinks=False):
+                    folders.append(entry.path)
+    except (FileNotFoundError, NotADirectoryError):  # removed by another process meanwhile
+        return
+    for path in folders:
+        yield from _finished(path)
+
+
 class Catalog:
     """A project's lake and its index."""
 
@@ -151,21 +189,15 @@ class Catalog:
 
     def manifest(self, folder: Path) -> Manifest | None:
         """The manifest of a finished output; None where there is none, which means that nothing is there."""
-        try:
-            return Manifest.model_validate_json((folder / "manifest.json").read_bytes())
-        except FileNotFoundError:
-            return None
+        return _read_manifest(folder / "manifest.json")
 
     def manifests(self, kind: str, name: str | None = None) -> list[tuple[Path, Manifest]]:
         """Every finished output of a kind (and name) with its folder, ordered by path."""
-        base = self.folder(kind)
         found = []
-        for path in sorted(base.rglob("manifest.json")):
-            if any(part.startswith(".tmp-") for part in path.relative_to(base).parts):
-                continue
-            manifest = self.manifest(path.parent)
+        for folder in sorted(map(Path, _finished(str(self.folder(kind))))):
+            manifest = self.manifest(folder)
             if manifest is not None and manifest.kind == kind and name in (None, manifest.name):
-                found.append((path.parent, manifest))
+                found.append((folder, manifest))
         return found
 
     def latest(self, kind: str, name: str, fingerprint_prefix: str = "") -> tuple[Path, Manifest] | None:

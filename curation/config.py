@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from curation.errors import Problem, UserError, did_you_mean
 from curation.registry import validation_problems
@@ -32,16 +32,52 @@ class Strict(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+class RayCluster(Strict):
+    """`engines: ray:` of kedge.yaml. `address` is that of a running cluster (by default RAY_ADDRESS, else a cluster on
+    this machine is started); `tasks` are the shares that the work is cut into (by default of 64 MiB of rows or more,
+    four per core at most)."""
+
+    address: str | None = None
+    cpus_per_task: int = Field(default=1, ge=1)
+    mem_per_cpu_gb: float = Field(default=1.0, gt=0)
+    tasks: int | None = Field(default=None, ge=1)
+
+
+class SlurmCluster(Strict):
+    """`engines: slurm:` of kedge.yaml. `time` limits one task of the array, `tasks` their number and `workers` how many
+    run at once; `env_command` makes kedge's environment on a node (by default this interpreter's path is used there);
+    `sbatch_args` are further directives (`{account: x}`)."""
+
+    partition: str
+    time: str = "04:00:00"
+    cpus_per_task: int = Field(default=1, ge=1)
+    mem_per_cpu_gb: int = Field(default=4, ge=1)
+    tasks: int = Field(default=256, ge=1, le=1_000)
+    workers: int | None = Field(default=None, ge=1)
+    env_command: str | None = None
+    sbatch_args: dict[str, str | int] = {}
+
+
+class Engines(Strict):
+    """`engines:` of kedge.yaml: what `kedge measure --engine ray|slurm` needs to know."""
+
+    ray: RayCluster = RayCluster()
+    slurm: SlurmCluster | None = None
+
+
 class ProjectFile(Strict):
     """`kedge.yaml`. `tokenizers` gives names to folders or hub ids (`ID@REVISION`); `skip_rules` names shipped or own
     rules that are not adopted; `source_priority` lists the sources whose rows are kept first where rows repeat (others
-    follow by name); `memory` limits what DuckDB may hold before it spills to disk."""
+    follow by name); `memory` limits what DuckDB may hold before it spills to disk; `engines` describes clusters;
+    `classifiers` gives names to sequence classifiers: a path, or options of the measure `classifier`."""
 
     tokenizers: dict[str, str] = {}
     skip_rules: list[str] = []
     source_priority: list[str] = []
     memory: str = "1GB"
     workers: int | None = None
+    engines: Engines = Engines()
+    classifiers: dict[str, str | dict[str, Any]] = {}
 
 
 def read_yaml(text: str, where: str, first_line: int = 1) -> tuple[Any, Lines]:

@@ -10,6 +10,7 @@ import itertools
 import multiprocessing
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -23,6 +24,7 @@ from curation import identity, parsing, registry, schema
 from curation.catalog import Catalog, Manifest, Part, write_parquet
 from curation.config import Strict, load_yaml
 from curation.console import progress
+from curation.engine import POOL_DIED
 from curation.errors import GateFailed, Problem, UserError, did_you_mean
 from curation.fingerprint import fingerprint, hash_bytes, hash_file
 from curation.parsing import Parsed, Parsing
@@ -204,9 +206,12 @@ def _parse(fresh: dict[str, Path], how: Parsing, work: Path, workers: int) -> It
         with ProcessPoolExecutor(min(workers, len(fresh)), context) as pool:
             jobs = [pool.submit(parsing.parse_file, path, shown, how, folder)
                     for (shown, path), folder in zip(fresh.items(), folders, strict=True)]  # fmt: skip
-            for shown, job in zip(fresh, jobs, strict=True):
-                yield shown, job.result()
-                advance()
+            try:
+                for shown, job in zip(fresh, jobs, strict=True):
+                    yield shown, job.result()
+                    advance()
+            except BrokenProcessPool as error:
+                raise UserError(*POOL_DIED, where=how.source) from error
 
 
 def _publish_rejects(catalog: Catalog, name: str, files: dict[str, Path], known: dict[str, dict[str, Any]],

@@ -6,6 +6,7 @@ import multiprocessing
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -14,6 +15,8 @@ import pyarrow as pa
 
 from curation.catalog import Catalog, Manifest, write_parquet
 from curation.console import progress
+from curation.engine import POOL_DIED
+from curation.errors import UserError
 from curation.relations import empty_relation, parquet_list, quoted
 
 if TYPE_CHECKING:
@@ -70,9 +73,12 @@ class JoinWork:
                 return
             spawn = multiprocessing.get_context("spawn")
             with ProcessPoolExecutor(min(self.workers, len(jobs)), spawn) as pool:
-                for result in pool.map(function, jobs):
-                    yield result
-                    advance()
+                try:
+                    for result in pool.map(function, jobs):
+                        yield result
+                        advance()
+                except BrokenProcessPool as error:
+                    raise UserError(*POOL_DIED, where=label) from error
 
 
 def row_parts(catalog: Catalog, stages: Sequence[str], signals: Mapping[str, Mapping[str, list[Path]]]

@@ -47,6 +47,11 @@ def signal_parts(catalog: Catalog, measure: Measure, source: str) -> list[Path] 
     return [folder / part.name for part in manifest.parts]
 
 
+def is_measured(catalog: Catalog, measure: Measure) -> bool:
+    """Whether every source that a measure applies to has its signals."""
+    return all(signal_parts(catalog, measure, name) is not None for name in applicable(catalog, measure))
+
+
 def applicable(catalog: Catalog, measure: Measure, sources: list[str] | None = None) -> list[str]:
     """Ingested sources of the stages that a measure takes. Raises UserError for an unknown name."""
     known = catalog.sources()
@@ -68,7 +73,7 @@ def ensure(catalog: Catalog, measure: Measure, sources: list[str] | None = None,
     for name in measure.needs if isinstance(measure, JoinMeasure) else ():
         ensure(catalog, named(name), workers=workers, tell=tell)
     tell(f"measuring {measure.plugin_name()} of {', '.join(missing)}")
-    with catalog.writing("signals", f"{measure.plugin_name()}-{measure_fingerprint(catalog, measure)[:16]}"):
+    with catalog.writing(*lock_of(catalog, measure)):
         if isinstance(measure, JoinMeasure):
             _join(catalog, measure, workers)
         else:
@@ -76,26 +81,34 @@ def ensure(catalog: Catalog, measure: Measure, sources: list[str] | None = None,
     return missing
 
 
-def _measure(catalog: Catalog, measure: PartMeasure, sources: list[str], workers: int | None) -> None:
-    drafts = catalog.temporary("signals")
-    jobs, targets = [], {}
+def lock_of(catalog: Catalog, measure: Measure) -> tuple[str, str]:
+    """What to hold (`Catalog.writing`) while signals of a measure are written."""
+    return "signals", f"{measure.plugin_name()}-{measure_fingerprint(catalog, measure)[:16]}"
+
+
+def part_jobs(catalog: Catalog, measure: PartMeasure, sources: list[str], drafts: Path) -> list[PartJob]:
+    """The row parts of some sources that are not measured yet; `drafts` is where their signals are written first."""
+    jobs = []
     for source in sources:
         rows_folder, rows = catalog.source(source)
         folder = signals_folder(catalog, measure, source)
-        targets[source] = (folder, rows)
-        for part in rows.parts:
-            if not (folder / part.name).exists():
-                jobs.append(PartJob(rows_folder / part.name, folder / part.name, drafts / f"{source}-{part.name}",
-                                    rows.stage or ""))  # fmt: skip
+        jobs += [PartJob(rows_folder / part.name, folder / part.name, drafts / f"{source}-{part.name}",
+                         rows.stage or "") for part in rows.parts if not (folder / part.name).exists()]  # fmt: skip
+    return jobs
+
+
+def _measure(catalog: Catalog, measure: PartMeasure, sources: list[str], workers: int | None) -> None:
+    drafts = catalog.temporary("signals")
+    jobs = part_jobs(catalog, measure, sources, drafts)
     try:
         with progress(f"measuring {measure.plugin_name()}", len(jobs)) as advance:
             size = sum(job.rows.stat().st_size for job in jobs)
             run_parts(measure, jobs, catalog.project.workers(workers, 4 * size), advance)
     finally:
         shutil.rmtree(drafts, ignore_errors=True)
-    for folder, rows in targets.values():
-        parts = [_part(folder / part.name) for part in rows.parts]
-        _publish(catalog, measure, folder, rows, parts)
+    for source in sources:
+        folder, (_, rows) = signals_folder(catalog, measure, source), catalog.source(source)
+        _publish(catalog, measure, folder, rows, [_part(folder / part.name) for part in rows.parts])
 
 
 def _part(path: Path) -> Part:
@@ -190,8 +203,10 @@ def named(name: str, config: dict[str, Any] | None = None, *, where: str = "") -
     fields = registry.load("measures", name, where=where).model_fields
     missing = [field for field, info in fields.items() if info.is_required() and field not in (config or {})]
     if missing:
-        raise UserError(f"the measure '{name}' needs {', '.join(missing)}", "a mixture measures it, whose header names "
-                        "tokenizer and template", where=where)  # fmt: skip
+        step = f"write its options: needs: [{{{name}: {{{missing[0]}: ...}}}}]"
+        if "tokenizer_fingerprint" in missing:
+            step = "a mixture measures it, whose header names tokenizer and template"
+        raise UserError(f"the measure '{name}' needs {', '.join(missing)}", step, where=where)
     measure = registry.make("measures", name, config, where=where)
     assert isinstance(measure, PartMeasure | JoinMeasure)
     return measure

@@ -7,17 +7,21 @@ from typing import Any
 from curation.catalog import Catalog
 from curation.config import find_project, shown
 from curation.console import out, print_json, table
+from curation.engines import Engine, measure_ahead
 from curation.errors import UserError
 from curation.measuring import default_measures, ensure, named
 from curation.mixtures import build, preview
 
+SHOWN_VERBS = 12
 
-def measure_sources(sources: list[str] | None, only: str | None, as_json: bool) -> None:
-    """Measure what is missing and print what was measured now."""
+
+def measure_sources(sources: list[str] | None, only: str | None, engine: Engine, as_json: bool) -> None:
+    """Measure what is missing, part measures on `engine`, and print what was measured now."""
     catalog = Catalog(find_project())
     if not catalog.sources():
         raise UserError("no source is ingested", "run: kedge add PATH")
     measures = [named(only)] if only else default_measures(catalog)
+    measure_ahead(catalog, measures, sources, engine)
     done = {measure.plugin_name(): ensure(catalog, measure, sources) for measure in measures}
     if as_json:
         print_json(done)
@@ -33,6 +37,7 @@ def print_preview(name: str, as_json: bool) -> None:
         print_json(seen)
         return
     _print_counts(seen)
+    _print_coverage(seen["coverage"])
     for item in seen["short"]:
         asked = f"{item['take']} asks for {item['requested']:,} {item['unit']} of '{item['source']}'"
         out.print(f"SHORT: {asked}, which has {item['offered']:,}", style="red", markup=False)
@@ -56,6 +61,30 @@ def _print_counts(seen: dict[str, Any]) -> None:
     if seen["takes"]:
         columns = ["take", "source", "unit", "requested", "offered", "delivered"]
         table("takes", columns, [[item[name] for name in columns] for item in seen["takes"]])
+
+
+def _print_coverage(covered: dict[str, Any]) -> None:
+    """Skills, task verbs, distinct n-grams, and what the parent stage had and this mixture lacks."""
+    if covered["skill"]:
+        rows = [[item["label"] or "(none told)", item["rows"], f"{100 * item['share']:.1f} %", item["tokens"]]
+                for item in covered["skill"]]  # fmt: skip
+        table("skills", ["skill", "rows", "share", "tokens"], rows)
+    if verbs := [item for item in covered["task_verb"] or [] if item["label"]]:
+        shown = ", ".join(f"{item['label']} {100 * item['share']:.1f} %" for item in verbs[:SHOWN_VERBS])
+        out.print(f"task verbs ({len(verbs):,}): {shown}", markup=False)
+    for measure in covered["not_measured"]:
+        out.print(f"{measure}: not measured: kedge measure --only {measure}", markup=False)
+    columns = ["rows", "words", "distinct_1", "distinct_2", "distinct_3"]
+    sampled = [[name, *(item[column] for column in columns)] for name, item in covered["distinct"].items()]
+    table("distinct n-grams of a sample", ["source", *(name.replace("_", "-") for name in columns)], sampled)
+    for parent in covered["parents"]:
+        if parent["lacks"] is None:
+            out.print(f"not compared with the stage before ({parent['parent']}): {parent['why']}", markup=False)
+        for item in parent["lacks"] or []:
+            what = f"{item['kind'].replace('_', ' ')} '{item['label']}'"
+            shares = f"{100 * item['parent_share']:.1f} % of '{parent['mixture']}' ({parent['parent']}), " \
+                     f"{100 * item['share']:.1f} % here"  # fmt: skip
+            out.print(f"LACKS: {what}: {shares}", style="yellow", markup=False)
 
 
 def print_build(name: str, as_json: bool) -> None:

@@ -7,9 +7,11 @@ entry points in `kedge.sources`, `kedge.measures`, `kedge.trainers`, `kedge.harn
 
 from __future__ import annotations
 
+import functools
 import importlib
 import importlib.util
 import re
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
@@ -77,15 +79,22 @@ def entries(kind: str) -> dict[str, Entry]:
         spec = None
     for folder in (spec.submodule_search_locations or []) if spec else []:
         for path in sorted(Path(folder).glob("*.py")):
-            if not path.stem.startswith("_") and _defines_plugin(path, kind):
+            if not path.stem.startswith("_") and _defines_plugin(path, path.stat().st_mtime_ns, kind):
                 found[path.stem] = Entry(kind, path.stem, "kedge", f"{KINDS[kind]}.{path.stem}")
-    for point in entry_points(group=f"kedge.{kind}"):
+    for point in _points(f"kedge.{kind}", tuple(sys.path)):
         origin = point.dist.name if point.dist else "unknown distribution"
         found[point.name] = Entry(kind, point.name, origin, point.module, point)
     return found
 
 
-def _defines_plugin(path: Path, kind: str) -> bool:
+@functools.cache
+def _points(group: str, path: tuple[str, ...]) -> tuple[EntryPoint, ...]:
+    """The entry points of a group; the files of every installed distribution are read once for a search path."""
+    return tuple(entry_points(group=group))
+
+
+@functools.cache
+def _defines_plugin(path: Path, mtime_ns: int, kind: str) -> bool:
     base = {"sources": "Source", "measures": "Measure", "mirrors": "Mirror", "trainers": "Trainer",
             "harnesses": "Harness", "generators": "Generator"}[kind]  # fmt: skip
     return re.search(rf"^class \w+\(\w*{base}\):", path.read_text(), re.MULTILINE) is not None

@@ -207,7 +207,7 @@ def test_without_a_benchmark_nothing_is_compared_and_the_values_are_null(tmp_pat
     work = work_of(tmp_path, [write_part(tmp_path / "rows.parquet", "midtrain", "web", [{"text": STORY}])], [])
     Contamination().join(work)
     columns = ", ".join(Contamination.columns.names)
-    assert work.connection.execute(f"SELECT {columns} FROM measured").fetchall() == [(None, None, None, None)]
+    assert work.connection.execute(f"SELECT {columns} FROM measured").fetchall() == [(None,) * 6]
     assert work.connection.execute("SELECT count(*) FROM found").fetchall() == [(0,)]
 
 
@@ -224,3 +224,21 @@ def test_the_commands_ingest_a_benchmark_measure_and_leave_the_row_out_with_a_re
     query = "SELECT class FROM contamination_hits ORDER BY class"
     code, out, _ = kedge("sql", query, "--json")
     assert code == 0 and [row["class"] for row in json.loads(out)] == ["copy", "twin"]
+
+
+def test_a_short_item_leaves_a_row_out_only_beside_its_answer(catalog, kedge):
+    texts = (
+        "Stack is also known as a list of plates here",
+        "Stack is also known as a last in first out list here",
+        STORY,
+    )
+    Path("web.jsonl").write_text("".join(json.dumps({"messages": talk(text, "Fine.")}) + "\n" for text in texts))
+    items = [{"question": "Stack is also known as", "answer": "last in first out"}, {"question": STORY}]
+    Path("exam.jsonl").write_text("".join(json.dumps(item) + "\n" for item in items))
+    assert kedge("add", "web.jsonl", "--stage", "sft")[0] == kedge("add", "exam.jsonl", "--stage", "benchmark")[0] == 0
+    lines = {}
+    for rule in ("contaminated", "short_benchmark_item"):
+        told = json.loads(kedge("rules", rule, "--json")[1])
+        lines[rule] = sorted(row["text"][0][1][:34] for row in told["samples"])
+    assert lines["contaminated"] == sorted([STORY[:34], "Stack is also known as a last in f"])
+    assert lines["short_benchmark_item"] == ["Stack is also known as a list of p"]

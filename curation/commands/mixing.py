@@ -3,26 +3,29 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")]
+Engine = Literal["local", "ray", "slurm"]
 mix = typer.Typer(no_args_is_help=True, help="Mixtures from SQL: look, freeze.")
 
 
 def measure(
     sources: Annotated[list[str] | None, typer.Argument(help="Sources; all by default.")] = None,
     only: Annotated[str | None, typer.Option(help="One measure by name.")] = None,
+    engine: Annotated[Engine, typer.Option(help="What measures parts; kedge.yaml describes clusters.")] = "local",
     json: Json = False,
 ) -> None:
-    """Measure what is missing: text statistics and exact duplicates, or one measure.
+    """Measure what is missing: what the adopted rules read, or one measure. Joins over all rows run on this machine
+    whatever the engine.
 
     Example: kedge measure addition
     """
     from curation.mixing import measure_sources
 
-    measure_sources(sources or None, only, json)
+    measure_sources(sources or None, only, engine, json)
 
 
 def rules(

@@ -12,35 +12,12 @@ import pyarrow as pa
 
 from curation import schema
 from curation.contamination.classes import classes
+from curation.contamination.facts import EVIDENCE, PLACE
 from curation.contamination.index import Index
 from curation.contamination.items import COMPONENTS
 from curation.kernels.hits import answers_near, places
 from curation.texts import FIELDS, PLAIN, Segments
 
-PLACE = [("text_column", pa.string()), ("turn", pa.int32()), ("role", pa.string()), ("field", pa.string()),
-         ("start_char", pa.int64()), ("end_char", pa.int64())]  # fmt: skip
-EVIDENCE = pa.schema(
-    [
-        ("row_id", schema.UUID),
-        ("source", pa.string()),
-        ("stage", pa.string()),
-        ("benchmark", pa.string()),
-        ("item", schema.UUID),
-        ("component", pa.string()),  # question | passage | answer | choices
-        ("class", pa.string()),  # copy | edited | twin | paraphrase
-        ("score", pa.float64()),  # 0..1: 1 - edit distance / characters of the component; cosine for paraphrases
-        ("method", pa.string()),  # alignment | embedding
-        *PLACE,  # of the longest part of the hit, in characters of that text
-        ("snippet", pa.string()),
-        ("further", pa.list_(pa.struct(PLACE))),  # where the hit goes on, for items over several turns
-        ("item_start", pa.int64()),  # characters of the component's text
-        ("item_end", pa.int64()),
-        ("item_snippet", pa.string()),
-        ("seeds", pa.int32()),  # distinct n-grams of the component in the row, boilerplate left out
-        ("seed_idf", pa.float64()),  # their summed inverse item frequency / (words + 3): the candidate's rank
-        ("answer_nearby", pa.bool_()),  # null where the item has no answer, or the hit is the answer
-    ]
-)  # fmt: skip
 SNIPPET_CHARS = 300
 
 
@@ -135,7 +112,7 @@ def _items(hits: Hits, index: Index, benchmarks: tuple[str, ...]) -> dict[str, A
             "component": [COMPONENTS[number] for number in index.component_R[ref_H].tolist()],
             "item_start": [len(text) for text in before],
             "item_end": [len(one) + len(two) for one, two in zip(before, inside, strict=True)],
-            "item_snippet": [text[:SNIPPET_CHARS] for text in inside]}  # fmt: skip
+            "item_words": index.words_R[ref_H], "item_snippet": [text[:SNIPPET_CHARS] for text in inside]}  # fmt: skip
 
 
 def _decoded(index: Index, start_H: npt.NDArray[np.int64], end_H: npt.NDArray[np.int64]) -> list[str]:

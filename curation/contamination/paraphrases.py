@@ -14,8 +14,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from curation import schema
+from curation.catalog import write_parquet
 from curation.contamination.classes import PARAPHRASE
-from curation.contamination.evidence import EVIDENCE, SNIPPET_CHARS
+from curation.contamination.evidence import SNIPPET_CHARS
+from curation.contamination.facts import EVIDENCE
 from curation.contamination.index import Index, load_index
 from curation.contamination.items import COMPONENTS
 from curation.embedding import Encoder, load_encoder
@@ -87,7 +89,7 @@ def compare_part(job: ParaphraseJob) -> None:
             if (hit["row_id"], hit["benchmark"], hit["item"]) not in known:
                 rows.append(hit)
     draft = job.hits.with_name(f".{job.hits.name}")
-    pq.write_table(pa.Table.from_pylist(rows, EVIDENCE), draft)
+    write_parquet(draft, pa.Table.from_pylist(rows, EVIDENCE))
     draft.replace(job.hits)
 
 
@@ -132,7 +134,8 @@ def _evidence(row_id: Any, score: float, ref: int, chunk: tuple[int, int, int, i
             "text_column": texts.columns[texts.column_S[place]], "turn": None if turn == PLAIN else turn,
             "role": None if role == PLAIN else schema.ROLES[role], "field": "content", "start_char": start,
             "end_char": end, "snippet": text[:SNIPPET_CHARS], "further": [], "item_start": 0, "item_end": len(item),
-            "item_snippet": item[:SNIPPET_CHARS], "seeds": 0, "seed_idf": 0.0, "answer_nearby": None}  # fmt: skip
+            "item_snippet": item[:SNIPPET_CHARS], "item_words": int(index.words_R[ref]),
+            "seeds": 0, "seed_idf": 0.0, "answer_nearby": None}  # fmt: skip
 
 
 def _uuid(index: Index, ref: int) -> Any:

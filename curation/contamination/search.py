@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from curation.contamination.evidence import EVIDENCE
+from curation.contamination.facts import EVIDENCE
 from curation.contamination.figures import checkability, findings
 from curation.contamination.index import build_index, index_name, load_index, save_index
 from curation.contamination.items import component_texts
@@ -78,10 +78,13 @@ def _tables(work: JoinWork, paths: list[Path], *, compared: bool) -> None:
             SELECT row_id, max(score) FILTER (class <> 'twin') AS best,
                    arg_max(class, (score, class)) FILTER (class <> 'twin') AS of_class,
                    count(DISTINCT (benchmark, item)) FILTER (class <> 'twin') AS items,
+                   max(item_words) FILTER (class <> 'twin') AS words,
+                   coalesce(bool_or(answer_nearby) FILTER (class <> 'twin'), false) AS answered,
                    max(score) FILTER (class = 'twin') AS twin
             FROM found GROUP BY row_id)
         SELECT rows.row_id, coalesce(best, {none}) AS contamination_score, of_class AS contamination_class,
                coalesce(items, {nothing})::INTEGER AS contamination_items,
+               words AS contamination_words, answered AS contamination_answered,
                coalesce(twin, {none}) AS benchmark_twin_score
         FROM rows LEFT JOIN hits USING (row_id)
     """)

@@ -10,7 +10,9 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from curation.contamination.evidence import EVIDENCE, Batch, Hits, Places, evidence_of
+from curation.catalog import write_parquet
+from curation.contamination.evidence import Batch, Hits, Places, evidence_of
+from curation.contamination.facts import EVIDENCE
 from curation.contamination.index import Index, load_index
 from curation.contamination.items import COMPONENTS
 from curation.contamination.seeds import BATCH_ROWS, load_seeds
@@ -133,5 +135,5 @@ def verify_part(job: VerifyJob) -> None:
             places = Places(job.source, job.stage, job.benchmarks, rows["row_id"])
             tables.append(evidence_of(hits, texts, index, places))
     draft = job.hits.with_name(f".{job.hits.name}")
-    pq.write_table(pa.concat_tables(tables), draft)
+    write_parquet(draft, pa.concat_tables(tables))
     draft.replace(job.hits)

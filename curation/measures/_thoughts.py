@@ -11,7 +11,6 @@ import pyarrow as pa
 from pydantic import Field
 
 from curation import schema
-from curation.kernels import traces
 from curation.measures import PartMeasure
 from curation.measures._judged import with_answer
 from curation.rendering.thoughts import SOLUTION_MARKS, THINK_MARKS
@@ -64,6 +63,8 @@ class ThoughtMeasure(PartMeasure):
 
     def spans(self, rows: pa.Table, stage: str) -> Spans:
         """The thoughts and answers of rows of a stage."""
+        from curation.kernels import traces
+
         judged = with_answer(rows, stage)
         texts = segments(judged, judged.column_names, FIELDS)
         size = len(texts.start_S)

@@ -8,7 +8,6 @@ import numpy as np
 import pyarrow as pa
 
 from curation import schema
-from curation.kernels.characters import COUNTS, count_characters, kind_table, mojibake_table
 from curation.measures import PartMeasure
 from curation.texts import PLAIN, SIDES, segments
 
@@ -47,6 +46,8 @@ class Characters(PartMeasure):
         return tuple(name for name in SIDES[stage] if name != "ground_truth")
 
     def measure(self, rows: pa.Table, stage: str) -> pa.Table:
+        from curation.kernels.characters import COUNTS, count_characters, kind_table, mojibake_table
+
         found = segments(rows, self.reads(stage))
         says = np.isin(found.role_S, (PLAIN, schema.ROLES.index("assistant")))
         for index, name in enumerate(found.columns):

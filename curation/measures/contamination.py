@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import pyarrow as pa
 
 from curation import schema
-from curation.contamination.evidence import EVIDENCE
+from curation.contamination.facts import EVIDENCE
 from curation.measures import JoinMeasure
 
 if TYPE_CHECKING:
@@ -20,8 +20,10 @@ class Contamination(JoinMeasure):
     Seeds are n-grams of an item (3 to 5 words by its length) that stand in a row; candidates are aligned with the row
     by characters; similarity is 1 - edit distance / characters of the item's component. `contamination_score` is the
     best similarity over copies, edited copies and paraphrases (0 where there is none, null where no benchmark is
-    ingested), `contamination_class` the class of that hit, `contamination_items` the number of items found, and
-    `benchmark_twin_score` the best similarity of a twin: the words of an item with other numbers or names.
+    ingested), `contamination_class` the class of that hit, `contamination_items` the number of items found,
+    `contamination_words` the words of the longest component found, `contamination_answered` whether the answer of one
+    stands near it, and `benchmark_twin_score` the best similarity of a twin: the words of an item with other numbers
+    or names.
 
     An n-gram is boilerplate, and seeds nothing, in more than `item_cap` items, in more than max(common_rows,
     common_share of all rows) rows, or in more than max(common_rows, common_share_of_source) rows of a source; but an
@@ -32,7 +34,8 @@ class Contamination(JoinMeasure):
     against: ClassVar[tuple[str, ...]] = (schema.BENCHMARK,)
     columns: ClassVar[pa.Schema] = pa.schema(
         [("contamination_score", pa.float64()), ("contamination_class", pa.string()),
-         ("contamination_items", pa.int32()), ("benchmark_twin_score", pa.float64())]
+         ("contamination_items", pa.int32()), ("contamination_words", pa.int32()),
+         ("contamination_answered", pa.bool_()), ("benchmark_twin_score", pa.float64())]
     )  # fmt: skip
     evidence: ClassVar[pa.Schema] = EVIDENCE
     evidence_kind: ClassVar[str] = "contamination_hits"
@@ -41,7 +44,8 @@ class Contamination(JoinMeasure):
         "curation/kernels/candidates.py", "curation/kernels/hits.py", "curation/kernels/alignment.py",
         "curation/kernels/word_kinds.py", "curation/contamination/items.py", "curation/contamination/index.py",
         "curation/contamination/seeds.py", "curation/contamination/verification.py",
-        "curation/contamination/classes.py", "curation/contamination/evidence.py", "curation/contamination/search.py",
+        "curation/contamination/classes.py", "curation/contamination/facts.py", "curation/contamination/evidence.py",
+        "curation/contamination/search.py",
         "curation/contamination/figures.py", "curation/contamination/paraphrases.py",
     )  # fmt: skip
 

@@ -12,7 +12,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from curation import phrases, schema
-from curation.kernels.languages import count_letter_bytes, score_texts
 from curation.measures import PartMeasure
 from curation.texts import SIDES, segments
 
@@ -117,6 +116,8 @@ def _model() -> tuple[Any, ...]:
 def _scores(texts: pl.Series, least_bytes: int) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_]]:
     """(probability of every label N x L, which of N texts have enough letters), as py3langid's `classify` computes
     them: upper-case texts are lowered, NFC, scores divided by the root of the length, aliases of a label added."""
+    from curation.kernels.languages import count_letter_bytes, score_texts
+
     moves, bases, outputs, weights, priors, aliases = _model()[1:]
     upper = pl.Series(pc.utf8_is_upper(texts.to_arrow()))
     texts = phrases.replaced(texts, upper, texts.filter(upper).str.to_lowercase())

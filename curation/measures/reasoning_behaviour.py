@@ -11,7 +11,6 @@ import polars as pl
 import pyarrow as pa
 
 from curation.config import SHIPPED, read_yaml
-from curation.kernels.traces import ANSWER, UNFINISHED, gather
 from curation.measures._thoughts import Spans, ThoughtMeasure
 
 LEXICON = SHIPPED / "phrases" / "reasoning.yaml"
@@ -40,6 +39,8 @@ class ReasoningBehaviour(ThoughtMeasure):
         return found | {"config": found["config"] | {"phrases": self._phrases()}}
 
     def measure(self, rows: pa.Table, stage: str) -> pa.Table:
+        from curation.kernels.traces import ANSWER, UNFINISHED
+
         chosen, texts = _texts(self.spans(rows, stage), ANSWER if self.whole_answers else UNFINISHED)
         series = pl.Series(texts) if len(chosen) else pl.Series([], dtype=pl.String)
         counts = {name: series.str.count_matches(_pattern(tuple(phrases))).to_numpy()
@@ -63,6 +64,8 @@ class ReasoningBehaviour(ThoughtMeasure):
 
 def _texts(spans: Spans, last_kind: int) -> tuple[np.ndarray, pa.LargeStringArray]:
     """(rows that have text in spans up to a kind, that text of each), separated by line breaks."""
+    from curation.kernels.traces import gather
+
     some = np.flatnonzero((spans.kind_P <= last_kind) & (spans.end_P > spans.start_P))
     row = spans.row_S[spans.segment_P[some]]
     start, end = spans.start_P[some], spans.end_P[some]

@@ -9,7 +9,6 @@ import numpy.typing as npt
 import pyarrow as pa
 from pydantic import Field
 
-from curation.kernels.repetition import repetition
 from curation.measures import PartMeasure
 from curation.measures._judged import with_answer
 from curation.texts import segments
@@ -77,6 +76,8 @@ class Repetition(PartMeasure):
         return READS[stage]
 
     def measure(self, rows: pa.Table, stage: str) -> pa.Table:
+        from curation.kernels.repetition import repetition
+
         judged = with_answer(rows, stage)
         texts = segments(judged, judged.column_names, roles=("assistant",))
         if stage == "midtrain":

@@ -10,8 +10,6 @@ import pyarrow as pa
 from pydantic import Field
 
 from curation import schema
-from curation.kernels import traces
-from curation.kernels.scripts import SCRIPTS, count_scripts, script_table
 from curation.measures._thoughts import CALLS, CONTENT, Spans, ThoughtMeasure
 from curation.texts import PLAIN
 
@@ -64,6 +62,8 @@ class TraceStructure(ThoughtMeasure):
     latin_letters: int = Field(4, ge=1)
 
     def measure(self, rows: pa.Table, stage: str) -> pa.Table:
+        from curation.kernels import traces
+
         spans = self.spans(rows, stage)
         chars, text_hash = np.zeros(len(spans.kind_P), np.int64), np.zeros(len(spans.kind_P), np.uint64)
         table = np.stack([spans.segment_P, spans.start_P, spans.end_P, spans.kind_P], axis=1)
@@ -74,6 +74,8 @@ class TraceStructure(ThoughtMeasure):
 
     def _thoughts(self, spans: Spans, chars_P: Ints, hash_P: npt.NDArray[np.uint64],
                   num_rows: int) -> dict[str, pa.Array]:  # fmt: skip
+        from curation.kernels import traces
+
         row_P, turn_P = spans.row_S[spans.segment_P], spans.turn_S[spans.segment_P]
         thought_P = spans.kind_P <= traces.UNFINISHED
         answer_P = spans.kind_P == traces.ANSWER
@@ -118,6 +120,8 @@ class TraceStructure(ThoughtMeasure):
         return pa.array(lists, pa.list_(pa.string())).take(pa.array(which))
 
     def _misplaced(self, spans: Spans, chars_P: Ints, num_rows: int) -> dict[str, pa.Array]:
+        from curation.kernels import traces
+
         some = np.flatnonzero((spans.kind_P == traces.MISPLACED) & (spans.texts.field_S[spans.segment_P] == CONTENT))
         some = some[np.argsort(chars_P[some], kind="stable")]
         row = spans.row_S[spans.segment_P[some]]
@@ -127,6 +131,9 @@ class TraceStructure(ThoughtMeasure):
                 "misplaced_thought_chars": pa.array(chars)}  # fmt: skip
 
     def _scripts(self, spans: Spans, num_rows: int) -> dict[str, pa.Array]:
+        from curation.kernels import traces
+        from curation.kernels.scripts import SCRIPTS, count_scripts, script_table
+
         row_P = spans.row_S[spans.segment_P]
         counts, switches = np.zeros((2 * num_rows, len(SCRIPTS)), np.int64), np.zeros(2 * num_rows, np.int64)
         taught = spans.kind_P != traces.MISPLACED
@@ -149,6 +156,8 @@ def _around(spans: Spans, turn_P: Ints, thought_P: Bools, answer_P: Bools,
             thinks_T: Bools) -> tuple[Bools, Bools, Bools]:  # fmt: skip
     """(answers before the first thought of their turn, those after its last one, turns whose last thought is closed);
     only turns that think have either."""
+    from curation.kernels import traces
+
     turns = len(thinks_T)
     place = np.arange(len(turn_P))
     first, last = np.full(turns, len(turn_P)), np.full(turns, -1)
@@ -180,6 +189,8 @@ def _twice(turn_P: Ints, hash_P: npt.NDArray[np.uint64], among_P: Bools) -> Bool
 def _truncated(spans: Spans, num_rows: int) -> pa.Array:
     """Whether the last assistant content of each row (N) ends inside of a thought or a marked answer and in
     mid-sentence; null without one."""
+    from curation.kernels import traces
+
     last = np.full(num_rows, -1)
     some = np.flatnonzero(spans.assistant_S & (spans.texts.field_S == CONTENT))
     last[spans.row_S[some]] = some
