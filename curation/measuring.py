@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -72,13 +72,19 @@ def ensure(catalog: Catalog, measure: Measure, sources: list[str] | None = None,
         return []
     for name in measure.needs if isinstance(measure, JoinMeasure) else ():
         ensure(catalog, named(name), workers=workers, tell=tell)
-    tell(f"measuring {measure.plugin_name()} of {', '.join(missing)}")
+    tell(f"measuring {measure.plugin_name()} of {listed(missing)}")
     with catalog.writing(*lock_of(catalog, measure)):
         if isinstance(measure, JoinMeasure):
             _join(catalog, measure, workers)
         else:
             _measure(catalog, measure, missing, workers)
     return missing
+
+
+def listed(names: Sequence[str], most: int = 6) -> str:
+    """Names as a line tells them: the first few, and how many more."""
+    shown = ", ".join(names[:most])
+    return shown if len(names) <= most else f"{shown} and {len(names) - most} more"
 
 
 def lock_of(catalog: Catalog, measure: Measure) -> tuple[str, str]:

@@ -9,7 +9,7 @@ from curation.config import find_project, shown
 from curation.console import out, print_json, table
 from curation.engines import Engine, measure_ahead
 from curation.errors import UserError
-from curation.measuring import default_measures, ensure, named
+from curation.measuring import default_measures, ensure, listed, named
 from curation.mixtures import build, preview
 
 SHOWN_VERBS = 12
@@ -27,7 +27,7 @@ def measure_sources(sources: list[str] | None, only: str | None, engine: Engine,
         print_json(done)
         return
     for name, measured in done.items():
-        out.print(f"{name}: {', '.join(measured) if measured else 'nothing is missing'}", markup=False)
+        out.print(f"{name}: {listed(measured) if measured else 'nothing is missing'}", markup=False)
 
 
 def print_preview(name: str, as_json: bool) -> None:

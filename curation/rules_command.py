@@ -10,6 +10,7 @@ from curation.config import find_project, shown
 from curation.console import out, print_json, table
 from curation.errors import UserError, did_you_mean
 from curation.funnel import effects, funnel, judge_all, moved
+from curation.measuring import listed
 
 NUM_SHOWN = 5
 
@@ -41,8 +42,17 @@ def _report(catalog: Catalog, to: Path, as_json: bool) -> None:
 
 
 def _print_effects(title: str, found: list[dict[str, Any]]) -> None:
-    columns = ["rule", "source", "adopted", "caught", "alone", "example"]
-    table(title, columns, [[item[name] for name in columns] for item in found])
+    """One line per rule: rows caught, alone, and the sources in which they are."""
+    rules: dict[str, list[dict[str, Any]]] = {}
+    for item in found:
+        rules.setdefault(item["rule"], []).append(item)
+    rows = []
+    for name, items in rules.items():
+        most = sorted(items, key=lambda item: (-(item["caught"] or 0), item["source"] or ""))
+        where = [f"{item['source']} {item['caught']:,}" for item in most if item["source"]]
+        counts = [None if items[0][key] is None else sum(item[key] for item in items) for key in ("caught", "alone")]
+        rows.append([name, items[0]["adopted"], *counts, listed(where, 3) if where else items[0]["example"]])
+    table(title, ["rule", "adopted", "caught", "alone", "in"], rows)
 
 
 def _print_rule(catalog: Catalog, rule: str, as_json: bool) -> None:
@@ -60,7 +70,8 @@ def _print_rule(catalog: Catalog, rule: str, as_json: bool) -> None:
         return
     if rule in judged.rules:
         out.print(f"{shown(judged.rules[rule].file.path)}: {judged.rules[rule].header.description}", markup=False)
-    _print_effects("", found)
+    columns = ["source", "adopted", "caught", "alone", "example"]
+    table(rule, columns, [[item[name] for name in columns] for item in found])
     if shifts:
         columns = ["threshold", "value", "present", "caught"]
         table("what moving a threshold would do", columns, [[item[name] for name in columns] for item in shifts])

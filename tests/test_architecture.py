@@ -82,6 +82,18 @@ def test_asking_for_help_imports_none_of_the_heavy_packages():
     assert done.returncode == 0, done.stderr
 
 
+def test_loading_every_measure_compiles_and_imports_none_of_the_heavy_packages():
+    """A command for which nothing is missing loads all measures, for their fingerprints alone."""
+    code = (
+        "import sys; from curation import registry; [registry.load('measures', name) for name in "
+        "registry.entries('measures')]; heavy = {'numba', 'torch', 'transformers', 'datatrove', 'scipy', 'sklearn', "
+        "'math_verify', 'py3langid'} & set(sys.modules); print('HEAVY', sorted(heavy), file=sys.stderr); "
+        "sys.exit(bool(heavy))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
 def test_top_level_holds_only_what_was_agreed():
     agreed = {"pyproject.toml", "README.md", "LICENSE", "curation", "trainers", "evals", "catalogs", "tests"}
     tracked = subprocess.run(["git", "ls-files"], cwd=REPOSITORY, capture_output=True, text=True, check=False)

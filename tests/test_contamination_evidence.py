@@ -237,8 +237,8 @@ def test_a_short_item_leaves_a_row_out_only_beside_its_answer(catalog, kedge):
     Path("exam.jsonl").write_text("".join(json.dumps(item) + "\n" for item in items))
     assert kedge("add", "web.jsonl", "--stage", "sft")[0] == kedge("add", "exam.jsonl", "--stage", "benchmark")[0] == 0
     lines = {}
-    for rule in ("contaminated", "short_benchmark_item"):
+    for rule in ("contaminated", "benchmark_suspect"):
         told = json.loads(kedge("rules", rule, "--json")[1])
         lines[rule] = sorted(row["text"][0][1][:34] for row in told["samples"])
     assert lines["contaminated"] == sorted([STORY[:34], "Stack is also known as a last in f"])
-    assert lines["short_benchmark_item"] == ["Stack is also known as a list of p"]
+    assert lines["benchmark_suspect"] == ["Stack is also known as a list of p"]

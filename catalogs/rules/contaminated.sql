@@ -1,8 +1,8 @@
 /* ---
 stage: all
 needs: [contamination]
-thresholds: {min_similarity: 0.65, min_words: 6}
-description: Rows that hold an item of an ingested benchmark, copied, edited or paraphrased; twins, and short stems without their answer, are rules of their own.
+thresholds: {min_similarity: 0.85, min_words: 6}
+description: Rows that hold an item of an ingested benchmark, copied, lightly edited or paraphrased. Less similar ones and short stems without their answer are benchmark_suspect, other numbers or names benchmark_twin.
 --- */
 SELECT row_id, 'holds ' || contamination_items || ' benchmark item(s), at best ' || contamination_class
     || ' with a similarity of ' || round(contamination_score, 2) AS reason

@@ -33,8 +33,8 @@ def rules(
     to: Annotated[Path | None, typer.Option(help="Write report.html and funnel.json here.")] = None,
     json: Json = False,
 ) -> None:
-    """What each rule removes, alone and together, with an example of its reason. Of one rule also rows that it caught
-    with their evidence, and what moving its thresholds would do.
+    """What each rule removes, alone and together. Of one rule also its reasons, rows that it caught with their
+    evidence, and what moving its thresholds would do.
 
     Example: kedge rules exact_duplicate
     """

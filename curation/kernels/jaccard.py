@@ -22,9 +22,8 @@ def group_pairs(keys_S, order_S, sizes_S, least_ratio, cap, near, out_P):  # typ
         large += many
         for index in range(first + 1, last):
             begin = max(first, index - near) if many else first
-            for other in range(begin - (many and begin > first), index):
-                a = order_S[other] if other >= begin else order_S[first]
-                b = order_S[index]
+            for other in range(begin - (begin > first), index):  # the place before the neighbours stands for the first
+                a, b = order_S[other if other >= begin else first], order_S[index]
                 if min(sizes_S[a], sizes_S[b]) >= least_ratio * max(sizes_S[a], sizes_S[b]):
                     if len(out_P):
                         out_P[count] = np.uint64(a) << np.uint64(32) | np.uint64(b)
