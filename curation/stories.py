@@ -34,8 +34,8 @@ def story(catalog: Catalog, row_id: str) -> dict[str, Any]:
             "verdicts": _records(connection, "SELECT DISTINCT rule, reason FROM verdicts WHERE row_id = ?::UUID "
                                  "ORDER BY ALL", [key]),
             "evidence": {
-                kind: facts for kind in evidence_views(catalog)
-                if (facts := _records(connection, f'SELECT DISTINCT * EXCLUDE (row_id) FROM "{kind}" '
+                kind: facts for kind in evidence_views(catalog) if _is_of_rows(connection, kind)
+                and (facts := _records(connection, f'SELECT DISTINCT * EXCLUDE (row_id) FROM "{kind}" '
                                       "WHERE row_id = ?::UUID ORDER BY ALL", [key]))
             },
             "mixtures": mixtures,
@@ -43,6 +43,11 @@ def story(catalog: Catalog, row_id: str) -> dict[str, Any]:
         }  # fmt: skip
     finally:
         connection.close()
+
+
+def _is_of_rows(connection: duckdb.DuckDBPyConnection, kind: str) -> bool:
+    """Whether evidence of a kind is about rows: some is about texts that stand in many."""
+    return "row_id" in {row[0] for row in connection.execute(f'DESCRIBE "{kind}"').fetchall()}
 
 
 def _find(connection: duckdb.DuckDBPyConnection, row_id: str) -> dict[str, Any]:

@@ -45,7 +45,8 @@ def test_one_and_one_point_zero_and_true_and_text_are_told_apart():
     assert len({fingerprint(value) for value in (1, 1.0, True, "1", [1], {"1": 1})}) == 6
 
 
-@pytest.mark.parametrize("value", [math.nan, math.inf, {1, 2}, len, object(), Path("x"), {1: 2}], ids=str)
+@pytest.mark.parametrize("value", [math.nan, math.inf, {1, 2}, len, object(), Path("x"), {1: 2}],
+                         ids=["nan", "inf", "set", "function", "object", "path", "number keys"])  # fmt: skip
 def test_a_value_without_a_stable_form_is_refused(value):
     with pytest.raises(TypeError, match=r"value"):
         fingerprint({"inner": value})

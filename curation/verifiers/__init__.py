@@ -1,7 +1,9 @@
-"""Is this answer right? One file per verifier, standard library alone; measures, rewards and harnesses share them.
+"""Is this answer right? One file per verifier; measures, rewards and harnesses share them.
 
 A verifier judges the text after a closed thought. What a truncated or unclosed thought means is the caller's business.
-Every verifier is `judge(text, gold, finder) -> Judgement`.
+`exact`, `numeric`, `choice` and `logic` are `judge(text, gold, finder) -> Judgement`; `math` needs worker processes
+(pool.py). `named.judge_all` judges items of any verifier by its name. Everything but worker.py is standard library
+alone: the same files are read inside the environments of trainers, which have no parser of mathematics.
 """
 
 from __future__ import annotations
@@ -10,13 +12,16 @@ import re
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
-VERSION = 1  # raised whenever a verifier judges anything differently; part of every benchmark's fingerprint
+VERSION = 2  # raised whenever a verifier judges anything differently; part of every benchmark's fingerprint
+State = Literal["right", "wrong", "unparsed", "timeout", "error"]
 
 
 class Judgement(NamedTuple):
-    """`unparsed` means that no answer was found, and `answer` is None then."""
+    """`unparsed` means that no answer was found, and `answer` is None then. `timeout` and `error` are outcomes of
+    verifiers that work in processes of their own: the comparison was killed at its limit, or its process died (or the
+    gold answer is none). They are no reward, and never `wrong`."""
 
-    state: Literal["right", "wrong", "unparsed"]
+    state: State
     answer: str | None
 
 

@@ -13,11 +13,14 @@ def normalise(text: str) -> str:
 
 
 def judge(text: str, gold: str, finder: Finder = ANYWHERE, *, ignore_case: bool = False) -> Judgement:
-    """Right where the found answer equals `gold`; unparsed where nothing, or only whitespace, was found."""
+    """Right where the found answer equals `gold`; unparsed where nothing, or only whitespace, was found. Raises
+    ValueError where `gold` is empty."""
+    expected = normalise(gold)
+    if not expected:
+        raise ValueError("the gold answer is empty")
     found = finder.find(text)
     answer = None if found is None else normalise(found)
     if not answer:
         return Judgement("unparsed", None)
-    expected = normalise(gold)
     same = answer.casefold() == expected.casefold() if ignore_case else answer == expected
     return Judgement("right" if same else "wrong", answer)
