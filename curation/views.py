@@ -25,8 +25,8 @@ CHECKPOINTS = pa.schema([("run", pa.string()), ("step", pa.int64()), ("path", pa
 
 def full_session(catalog: Catalog) -> duckdb.DuckDBPyConnection:
     """A session with a view for everything that is published: `rows`, `rows_STAGE`, one view per measure (its newest
-    fingerprint), one per kind of evidence (`duplicates`, `contamination_hits`, ...), `verdicts`, `mixture_rows`, `scores`,
-    `checkpoints`, `manifests`; confined to the lake. The caller closes it."""
+    fingerprint), one per kind of evidence (`duplicates`, `contamination_hits`, ...), `verdicts`, `mixture_rows`,
+    `scores`, `checkpoints`, `manifests`; confined to the lake. The caller closes it."""
     connection = catalog.session()
     for name, select in selects(catalog).items():
         connection.execute(f'CREATE VIEW "{name}" AS {select}')
