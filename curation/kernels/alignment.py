@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from curation.kernels.words import mix
+from curation.kernels.words import code_point, mix
 
 SPACE = 32
 MATCH, SUBSTITUTE, INSERT, DELETE = 0, 1, 2, 3
@@ -26,19 +26,7 @@ def symbols_of(data_B, at_W, chosen_K, kind, fold, out_M, word_M):  # type: igno
         place, end = at_W[chosen_K[index], 0], at_W[chosen_K[index], 1]
         first = count
         while place < end:
-            byte = data_B[place]
-            if byte < 128:
-                code, size = np.int64(byte), 1
-            elif byte < 224:
-                code, size = (np.int64(byte) & 31) << 6 | (np.int64(data_B[place + 1]) & 63), 2
-            elif byte < 240:
-                code = (np.int64(byte) & 15) << 12 | (np.int64(data_B[place + 1]) & 63) << 6
-                code |= np.int64(data_B[place + 2]) & 63
-                size = 3
-            else:
-                code = (np.int64(byte) & 7) << 18 | (np.int64(data_B[place + 1]) & 63) << 12
-                code |= (np.int64(data_B[place + 2]) & 63) << 6 | (np.int64(data_B[place + 3]) & 63)
-                size = 4
+            code, size = code_point(data_B, place)
             place += size
             what = kind[code] if code < 65536 else 2
             if what == 3:

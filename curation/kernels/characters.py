@@ -10,6 +10,7 @@ import numpy.typing as npt
 from numba import njit
 
 from curation.kernels.scripts import SCRIPTS, script_table
+from curation.kernels.words import code_point
 
 KINDS = ("none", "latin", "cjk", "cyrillic", "arabic", "other_script", "digit", "punctuation", "symbol", "space",
          "control", "private_use", "replacement", "emoji")  # fmt: skip
@@ -73,19 +74,7 @@ def count_characters(data_B, start_S, end_S, into_S, kinds, mojibake, out_RC):  
         upper, lower = 0, 0
         wanted, size = 0, 0
         while place < end:
-            byte = data_B[place]
-            if byte < 128:
-                code, step = np.int64(byte), 1
-            elif byte < 224:
-                code, step = (np.int64(byte) & 31) << 6 | (np.int64(data_B[place + 1]) & 63), 2
-            elif byte < 240:
-                code = (np.int64(byte) & 15) << 12 | (np.int64(data_B[place + 1]) & 63) << 6
-                code |= np.int64(data_B[place + 2]) & 63
-                step = 3
-            else:
-                code = (np.int64(byte) & 7) << 18 | (np.int64(data_B[place + 1]) & 63) << 12
-                code |= (np.int64(data_B[place + 2]) & 63) << 6 | (np.int64(data_B[place + 3]) & 63)
-                step = 4
+            code, step = code_point(data_B, place)
             place += step
             what = kinds[code] if code < 65536 else kind_beyond(code)
             kind = what & 31

@@ -53,6 +53,21 @@ def mix(value):  # type: ignore[no-untyped-def]
     return value
 
 
+@njit(cache=True, inline="always")
+def code_point(data_B, place):  # type: ignore[no-untyped-def]
+    """The code point of the UTF-8 sequence that begins at a byte, and its number of bytes."""
+    byte = np.int64(data_B[place])
+    if byte < 128:
+        return byte, 1
+    if byte < 224:
+        return (byte & 31) << 6 | (np.int64(data_B[place + 1]) & 63), 2
+    if byte < 240:
+        code = (byte & 15) << 12 | (np.int64(data_B[place + 1]) & 63) << 6
+        return code | (np.int64(data_B[place + 2]) & 63), 3
+    code = (byte & 7) << 18 | (np.int64(data_B[place + 1]) & 63) << 12
+    return code | (np.int64(data_B[place + 2]) & 63) << 6 | (np.int64(data_B[place + 3]) & 63), 4
+
+
 @njit(cache=True)
 def hash_words(data_B, start, end, kind, fold, out_W, at_W, count):  # type: ignore[no-untyped-def]
     """Append the hashes of the words of data_B[start:end] to out_W from index `count` on, and the byte offset of each
@@ -64,19 +79,7 @@ def hash_words(data_B, start, end, kind, fold, out_W, at_W, count):  # type: ign
     first = start
     last = start
     while place < end:
-        byte = data_B[place]
-        if byte < 128:
-            code, size = np.int64(byte), 1
-        elif byte < 224:
-            code, size = (np.int64(byte) & 31) << 6 | (np.int64(data_B[place + 1]) & 63), 2
-        elif byte < 240:
-            code = (np.int64(byte) & 15) << 12 | (np.int64(data_B[place + 1]) & 63) << 6
-            code |= np.int64(data_B[place + 2]) & 63
-            size = 3
-        else:
-            code = (np.int64(byte) & 7) << 18 | (np.int64(data_B[place + 1]) & 63) << 12
-            code |= (np.int64(data_B[place + 2]) & 63) << 6 | (np.int64(data_B[place + 3]) & 63)
-            size = 4
+        code, size = code_point(data_B, place)
         what = kind[code] if code < 65536 else 2 * (code >= 0x20000 and code < 0x40000)
         if what == 1:
             if not inside:

@@ -32,7 +32,8 @@ class Characters(PartMeasure):
 
     version: ClassVar[int] = 1
     depends_on: ClassVar[tuple[str, ...]] = (
-        "curation/kernels/characters.py", "curation/kernels/scripts.py", "curation/texts.py",
+        "curation/kernels/characters.py", "curation/kernels/scripts.py", "curation/kernels/words.py",
+        "curation/texts.py",
     )  # fmt: skip
     columns: ClassVar[pa.Schema] = pa.schema(
         [(name, pa.float64()) for name in OF_CHARS]
