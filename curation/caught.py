@@ -13,12 +13,11 @@ from curation.catalog import Catalog
 from curation.measures import JoinMeasure
 from curation.measuring import Measure, signals_view
 from curation.relations import parquet_list
+from curation.rule_effects import Judged
 from curation.rules import bind_evidence
 
 if TYPE_CHECKING:
     import duckdb
-
-    from curation.funnel import Judged
 
 NUM_SAMPLES = 20
 SHOWN_CHARS = 600

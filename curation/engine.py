@@ -19,12 +19,10 @@ import pyarrow.parquet as pq
 
 from curation import schema
 from curation.catalog import write_parquet
-from curation.errors import UserError
+from curation.errors import POOL_DIED, UserError
 from curation.measures import PartMeasure
 
 SHOWN_PARTS = 3
-POOL_DIED = ("a worker process was killed, most often for want of memory",
-             "free memory, or set fewer 'workers' in kedge.yaml; then run the same command again")  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,10 @@ EXIT_OK, EXIT_FAILED, EXIT_USER, EXIT_UNDECIDED, EXIT_INSTRUMENT = 0, 1, 2, 3, 4
 EXIT_UNFORESEEN, EXIT_LOCKED, EXIT_INTERRUPTED = 70, 75, 130
 
 
+POOL_DIED = ("a worker process was killed, most often for want of memory",
+             "free memory, or set fewer 'workers' in kedge.yaml; then run the same command again")  # fmt: skip
+
+
 @dataclass(frozen=True)
 class Problem:
     """One thing that is wrong. `where` is `file` or `file:line`, `key` the setting or column it is about."""

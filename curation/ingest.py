@@ -24,8 +24,7 @@ from curation import identity, parsing, registry, schema
 from curation.catalog import Catalog, Manifest, Part, write_parquet
 from curation.config import Strict, load_yaml
 from curation.console import progress
-from curation.engine import POOL_DIED
-from curation.errors import GateFailed, Problem, UserError, did_you_mean
+from curation.errors import POOL_DIED, GateFailed, Problem, UserError, did_you_mean
 from curation.fingerprint import fingerprint, hash_bytes, hash_file
 from curation.parsing import Parsed, Parsing
 from curation.relations import parquet_list

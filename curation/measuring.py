@@ -9,7 +9,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from curation import joining, registry
+from curation import join_work, joining, registry
 from curation.catalog import Catalog, Manifest, Part, write_parquet
 from curation.console import progress, say
 from curation.engine import PartJob, run_parts
@@ -152,7 +152,7 @@ def _join(catalog: Catalog, measure: JoinMeasure, workers: int | None) -> None:
     size = 4 * sum(part.path.stat().st_size for part in parts)
     cache = joining.cache_folder(catalog, measure)
     cache.mkdir(parents=True, exist_ok=True)
-    work = joining.JoinWork(
+    work = join_work.JoinWork(
         connection, parts, joining.row_parts(catalog, measure.against, {}), joining.priorities(catalog), drafts, cache,
         joining.previous_evidence(catalog, measure, parameters, digest), catalog.project.workers(workers, size),
     )  # fmt: skip
@@ -175,18 +175,6 @@ def _join(catalog: Catalog, measure: JoinMeasure, workers: int | None) -> None:
         connection.close()
         shutil.rmtree(drafts, ignore_errors=True)
     joining.forget(catalog, measure, digest, parameters)
-
-
-def default_measures(catalog: Catalog) -> list[Measure]:
-    """What `kedge measure` measures: text statistics, and what the adopted rules of the ingested stages read."""
-    from curation.rules import load_rules
-
-    stages = {manifest.stage for _, manifest in catalog.sources().values()}
-    found: dict[str, Measure] = {}
-    rules = [rule for rule in load_rules(catalog) if stages & set(rule.header.stages)]
-    for measure in [named(name) for name in DEFAULT_MEASURES] + [item for rule in rules for item in rule.measures]:
-        found.setdefault(measure.fingerprint(), measure)
-    return list(found.values())
 
 
 Needs = list[str | dict[str, dict[str, Any]]]

@@ -9,8 +9,9 @@ from curation.config import find_project, shown
 from curation.console import out, print_json, table
 from curation.engines import Engine, measure_ahead
 from curation.errors import UserError
-from curation.measuring import default_measures, ensure, listed, named
+from curation.measuring import ensure, listed, named
 from curation.mixtures import build, preview
+from curation.rules import default_measures
 
 SHOWN_VERBS = 12
 

@@ -16,7 +16,16 @@ from curation.config import SqlFile, Strict, load_sql, shown
 from curation.errors import Problem, UserError
 from curation.fingerprint import fingerprint
 from curation.measures import JoinMeasure
-from curation.measuring import Measure, Needs, ensure, measure_fingerprint, needed, signals_view
+from curation.measuring import (
+    DEFAULT_MEASURES,
+    Measure,
+    Needs,
+    ensure,
+    measure_fingerprint,
+    named,
+    needed,
+    signals_view,
+)
 from curation.queries import require_repeatable, single_select, sql_error
 from curation.relations import empty_relation, parquet_list, quoted
 
@@ -91,6 +100,16 @@ def _check_header(rule: Rule) -> None:
                                     "where it belongs", where, "thresholds"))  # fmt: skip
     if problems:
         raise UserError(problems)
+
+
+def default_measures(catalog: Catalog) -> list[Measure]:
+    """What `kedge measure` measures: text statistics, and what the adopted rules of the ingested stages read."""
+    stages = {manifest.stage for _, manifest in catalog.sources().values()}
+    found: dict[str, Measure] = {}
+    rules = [rule for rule in load_rules(catalog) if stages & set(rule.header.stages)]
+    for measure in [named(name) for name in DEFAULT_MEASURES] + [item for rule in rules for item in rule.measures]:
+        found.setdefault(measure.fingerprint(), measure)
+    return list(found.values())
 
 
 def verdict_fingerprint(catalog: Catalog, rule: Rule) -> str:

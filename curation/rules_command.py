@@ -9,8 +9,9 @@ from curation.catalog import Catalog
 from curation.config import find_project, shown
 from curation.console import out, print_json, table
 from curation.errors import UserError, did_you_mean
-from curation.funnel import effects, funnel, judge_all, moved
+from curation.funnel import funnel
 from curation.measuring import listed
+from curation.rule_effects import effects, judge_all, moved
 
 NUM_SHOWN = 5
 

@@ -13,7 +13,7 @@ import pytest
 
 from curation import schema
 from curation.fingerprint import hash_file
-from curation.joining import JoinWork, RowPart
+from curation.join_work import JoinWork, RowPart
 from curation.measures.contamination import Contamination
 
 STORY = ("Natalia sold 48 painted clips to her friends in the warm month of April and then she sold half as many clips "

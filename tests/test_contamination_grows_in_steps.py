@@ -7,7 +7,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from curation.joining import RowPart
+from curation.join_work import RowPart
 from curation.measures.contamination import Contamination
 from tests.contamination_corpus import generated_items, make_corpus
 from tests.test_contamination_evidence import row_id, work_of, write_part

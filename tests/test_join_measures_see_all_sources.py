@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from curation import measuring
-from curation.joining import JoinWork
+from curation.join_work import JoinWork
 from curation.measures import JoinMeasure
 from curation.measuring import ensure, measure_fingerprint, signal_parts
 from tests.lakes import conversation, lake_bytes, make_project

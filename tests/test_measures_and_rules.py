@@ -14,10 +14,10 @@ import pytest
 from curation import cli, registry, schema
 from curation.catalog import Catalog
 from curation.config import find_project
-from curation.funnel import effects
 from curation.ingest import ingest
 from curation.measures import JoinMeasure, PartMeasure
 from curation.measuring import ensure, named, signal_parts
+from curation.rule_effects import effects
 from tests.lakes import conversation, make_project
 
 GOLD = {"ground_truth": "4"}

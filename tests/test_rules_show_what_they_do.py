@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from curation.caught import samples
-from curation.funnel import effects, funnel, judge_all, moved
+from curation.funnel import funnel
+from curation.rule_effects import effects, judge_all, moved
 from tests.lakes import conversation
 
 LONG = """\

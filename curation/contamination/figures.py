@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from curation.contamination.index import COMMON_ROWS, REASONS, Index
 from curation.contamination.items import COMPONENTS
-from curation.joining import JoinWork
+from curation.join_work import JoinWork
 
 LISTED = 1000  # components that are named; all are counted
 

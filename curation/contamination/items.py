@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from curation.joining import RowPart
+from curation.join_work import RowPart
 from curation.kernels.alignment import reference_symbols
 from curation.kernels.ngrams import hash_stretches
 from curation.kernels.word_kinds import plain_words, word_kinds

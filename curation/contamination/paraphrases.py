@@ -21,7 +21,7 @@ from curation.contamination.facts import EVIDENCE
 from curation.contamination.index import Index, load_index
 from curation.contamination.items import COMPONENTS
 from curation.embedding import Encoder, load_encoder
-from curation.joining import JoinWork, RowPart
+from curation.join_work import JoinWork, RowPart
 from curation.texts import PLAIN, SIDES, Segments, segments
 
 CHUNK_WORDS, STEP_WORDS = 64, 48

@@ -14,7 +14,7 @@ from curation.contamination.items import component_texts
 from curation.contamination.seeds import find_seeds, frequencies, load_seeds, uncheckable
 from curation.contamination.verification import VerifyJob, verify_part
 from curation.fingerprint import fingerprint, hash_bytes
-from curation.joining import JoinWork
+from curation.join_work import JoinWork
 from curation.relations import empty_relation, parquet_list
 
 if TYPE_CHECKING:

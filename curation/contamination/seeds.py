@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from curation.contamination.index import Index, load_index
-from curation.joining import JoinWork, RowPart
+from curation.join_work import JoinWork, RowPart
 from curation.kernels.candidates import COMMON, RARE
 from curation.kernels.ngrams import scan
 from curation.kernels.words import character_tables

@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from curation.duplicates.index import Index, Longs
 from curation.duplicates.order import RANK, bind_table
-from curation.joining import JoinWork
+from curation.join_work import JoinWork
 from curation.kernels.jaccard import single_linkage
 
 

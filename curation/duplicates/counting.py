@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from curation.duplicates.order import RANK, bind_source_ranks, order_by
-from curation.joining import JoinWork
+from curation.join_work import JoinWork
 
 
 def count_copies(work: JoinWork, layers: Sequence[str], turns: Sequence[str], quality: str) -> None:

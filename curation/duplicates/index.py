@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 from curation import schema
 from curation.duplicates.order import bind_source_ranks, bind_table, order_by
-from curation.joining import JoinWork
+from curation.join_work import JoinWork
 from curation.kernels.jaccard import group_pairs
 from curation.kernels.minhash import BANDS
 

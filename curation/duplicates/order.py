@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pyarrow as pa
 
-from curation.joining import JoinWork
+from curation.join_work import JoinWork
 
 RANK = "CASE WHEN held_out THEN 0 ELSE row_number() OVER same - 1 END::INTEGER"
 """A row's rank in the window `same`, which is ordered by `order_by`: 0 stays. Held-out rows all have 0: inside an

@@ -15,7 +15,7 @@ import xxhash
 
 from curation.duplicates.index import Index, Longs
 from curation.duplicates.texts import COLUMNS, Scope, compared
-from curation.joining import JoinWork
+from curation.join_work import JoinWork
 from curation.kernels.jaccard import intersections
 from curation.kernels.minhash import SHINGLE_WORDS, sorted_shingles
 

@@ -11,7 +11,7 @@ from curation import schema
 from curation.registry import Plugin
 
 if TYPE_CHECKING:
-    from curation.joining import JoinWork
+    from curation.join_work import JoinWork
 
 
 class PartMeasure(Plugin):

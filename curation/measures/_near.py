@@ -12,7 +12,7 @@ from curation.duplicates.texts import COLUMNS, Scope, compared
 from curation.measures import JoinMeasure, PartMeasure
 
 if TYPE_CHECKING:
-    from curation.joining import JoinWork
+    from curation.join_work import JoinWork
 
 SHINGLE_FILES = ("curation/measures/_near.py", "curation/duplicates/texts.py", "curation/kernels/minhash.py",
                  "curation/kernels/words.py", "curation/texts.py")  # fmt: skip

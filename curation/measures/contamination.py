@@ -11,7 +11,7 @@ from curation.contamination.facts import EVIDENCE
 from curation.measures import JoinMeasure
 
 if TYPE_CHECKING:
-    from curation.joining import JoinWork
+    from curation.join_work import JoinWork
 
 
 class Contamination(JoinMeasure):

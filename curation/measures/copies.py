@@ -9,7 +9,7 @@ import pyarrow as pa
 from curation.measures import JoinMeasure
 
 if TYPE_CHECKING:
-    from curation.joining import JoinWork
+    from curation.join_work import JoinWork
 
 LAYERS = ("prompt", "answer", "prompt_answer")
 TURNS = ("answer_turn", "user_turn")

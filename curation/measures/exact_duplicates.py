@@ -10,7 +10,7 @@ from curation import schema
 from curation.measures import JoinMeasure
 
 if TYPE_CHECKING:
-    from curation.joining import JoinWork
+    from curation.join_work import JoinWork
 
 
 class ExactDuplicates(JoinMeasure):

@@ -19,7 +19,7 @@ from curation.measures import JoinMeasure
 from curation.relations import empty_relation, parquet_list
 
 if TYPE_CHECKING:
-    from curation.joining import JoinWork
+    from curation.join_work import JoinWork
 
 SIDES = ("chosen", "rejected")
 KEYS = pa.schema([schema.IDENTITY[0], ("context", schema.UUID), ("chosen", schema.UUID), ("rejected", schema.UUID)])

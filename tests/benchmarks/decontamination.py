@@ -29,7 +29,7 @@ from curation import schema
 from curation.contamination.index import build_index, index_name, save_index
 from curation.contamination.items import component_texts
 from curation.fingerprint import hash_file
-from curation.joining import JoinWork, RowPart
+from curation.join_work import JoinWork, RowPart
 from curation.measures.contamination import Contamination
 from curation.measuring import named
 from tests.benchmarks.decontamination_peers import datatrove, open_r1, texts_of

@@ -27,7 +27,7 @@ from rich.table import Table
 
 from curation.catalog import Catalog
 from curation.config import find_project
-from curation.measuring import default_measures
+from curation.rules import default_measures
 from tests.benchmarks import scale_rows
 from tests.benchmarks.watching import Cost, kedge, watch
 
