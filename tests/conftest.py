@@ -22,9 +22,6 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
-        names = item.fixturenames if isinstance(item, pytest.Function) else []
-        group = "quickstart" if "quickstart" in names else item.path.name  # a worker that waits for it would idle
-        item.add_marker(pytest.mark.xdist_group(group))
         if item.get_closest_marker("real_data") and not REAL_DATA.is_dir():
             item.add_marker(pytest.mark.skip(reason=f"the real data is not at {REAL_DATA}"))
 
