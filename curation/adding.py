@@ -11,11 +11,12 @@ import pyarrow.parquet as pq
 import yaml
 
 from curation import parsing, schema
-from curation.catalog import Catalog, write_atomically
+from curation.catalog import Catalog
 from curation.config import Project, find_project, shown
 from curation.console import out, print_json
 from curation.errors import UserError, did_you_mean
 from curation.ingest import IngestReport, ingest, visible_files
+from curation.outputs import write_atomically
 from curation.recognising import Recognised, reader_of, recognise_file
 
 HEADER = "# Written by 'kedge add'; edit it and run 'kedge add {name}' again. licence: an SPDX id or unknown.\n"

@@ -27,12 +27,12 @@ import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 import tenacity
-from pydantic import BaseModel, ConfigDict
 
 from curation import schema
 from curation.config import SHIPPED, Project
 from curation.errors import LockHeld, UserError, did_you_mean
 from curation.fingerprint import hash_file
+from curation.outputs import Manifest, Part, finished, read_manifest, sync, write_atomically
 from curation.relations import empty_relation, parquet_list, quoted
 
 ROWS_PER_GROUP = 16_384
@@ -41,65 +41,12 @@ INDEX = "catalog.duckdb"
 ENTERING = "entering-"
 
 
-class Part(BaseModel):
-    """One Parquet file of an output. `hash` is xxh3-128 of its bytes, hex."""
-
-    model_config = ConfigDict(frozen=True)
-    name: str
-    num_rows: int
-    num_bytes: int
-    hash: str
-
-
-class Manifest(BaseModel):
-    """What an output was made of. Holds no dates, hosts or absolute paths: those go into provenance.json."""
-
-    model_config = ConfigDict(frozen=True)
-    kind: str
-    name: str
-    fingerprint: str
-    stage: str | None = None
-    parts: list[Part] = []
-    inputs: dict[str, Any] = {}
-    parameters: dict[str, Any] = {}
-    versions: dict[str, Any] = {}
-    counts: dict[str, Any] = {}
-
-    @property
-    def num_rows(self) -> int:
-        return sum(part.num_rows for part in self.parts)
-
-
 @dataclass
 class Draft:
     """A folder being written. Fill `manifest` before leaving the `publishing` block."""
 
     folder: Path
     manifest: Manifest | None = None
-
-
-def sync(path: Path) -> None:
-    """Flush a file or folder to the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def write_atomically(path: Path, data: bytes) -> None:
-    """Replace a small file in one step: a reader sees the old bytes or the new ones. Drafts that killed processes left
-    beside it are removed."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    for leftover in path.parent.glob(f".{path.name}.*.tmp"):
-        pid = leftover.name.split(".")[-2]
-        if pid.isdigit() and not psutil.pid_exists(int(pid)):
-            leftover.unlink(missing_ok=True)
-    draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    draft.write_bytes(data)
-    sync(draft)
-    draft.replace(path)
-    sync(path.parent)
 
 
 def write_parquet(
@@ -135,44 +82,6 @@ def write_parquet(
     return Part(name=path.name, num_rows=num_rows, num_bytes=path.stat().st_size, hash=hash_file(path))
 
 
-_MANIFESTS: dict[Path, tuple[tuple[int, int, int], Manifest]] = {}
-
-
-def _read_manifest(path: Path) -> Manifest | None:
-    """A manifest file, parsed once for each state of it. Manifests are replaced by rename, so that a new one has
-    another inode, or another time and size: what another process publishes is seen at the next call."""
-    try:
-        state = path.stat()
-        key = (state.st_ino, state.st_mtime_ns, state.st_size)
-        known = _MANIFESTS.get(path)
-        if known is not None and known[0] == key:
-            return known[1]
-        with path.open("rb") as stream:
-            state = os.fstat(stream.fileno())
-            manifest = Manifest.model_validate_json(stream.read())
-    except (FileNotFoundError, NotADirectoryError):
-        _MANIFESTS.pop(path, None)
-        return None
-    _MANIFESTS[path] = (state.st_ino, state.st_mtime_ns, state.st_size), manifest
-    return manifest
-
-
-def _finished(folder: str) -> Iterator[str]:
-    """Every folder at or below `folder` that holds a manifest, without those being written (`.tmp-*`)."""
-    folders = []
-    try:
-        with os.scandir(folder) as entries:
-            for entry in entries:
-                if entry.name == "manifest.json":
-                    yield folder
-                elif not entry.name.startswith(".tmp-") and entry.is_dir(follow_symlinks=False):
-                    folders.append(entry.path)
-    except (FileNotFoundError, NotADirectoryError):  # removed by another process meanwhile
-        return
-    for path in folders:
-        yield from _finished(path)
-
-
 class Catalog:
     """A project's lake and its index."""
 
@@ -189,12 +98,12 @@ class Catalog:
 
     def manifest(self, folder: Path) -> Manifest | None:
         """The manifest of a finished output; None where there is none, which means that nothing is there."""
-        return _read_manifest(folder / "manifest.json")
+        return read_manifest(folder / "manifest.json")
 
     def manifests(self, kind: str, name: str | None = None) -> list[tuple[Path, Manifest]]:
         """Every finished output of a kind (and name) with its folder, ordered by path."""
         found = []
-        for folder in sorted(map(Path, _finished(str(self.folder(kind))))):
+        for folder in sorted(map(Path, finished(str(self.folder(kind))))):
             manifest = self.manifest(folder)
             if manifest is not None and manifest.kind == kind and name in (None, manifest.name):
                 found.append((folder, manifest))

@@ -12,9 +12,10 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from curation.catalog import Catalog, write_atomically
+from curation.catalog import Catalog
 from curation.errors import UserError, did_you_mean
 from curation.fingerprint import hash_folder
+from curation.outputs import write_atomically
 
 
 class Checkpoint(BaseModel):

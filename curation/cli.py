@@ -64,7 +64,7 @@ def run(arguments: list[str]) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except Exception:
+    except Exception:  # the last resort: what nobody foresaw ends with its own exit code, and says where it arose
         traceback.print_exc()
         console.print("this is a defect of kedge: please report the lines above", style="red")
         return EXIT_UNFORESEEN

@@ -14,9 +14,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from curation import checkpoints
-from curation.catalog import Catalog, Manifest
+from curation.catalog import Catalog
 from curation.errors import UserError
 from curation.measuring import ensure, named, signal_parts
+from curation.outputs import Manifest
 from curation.relations import parquet_list
 from curation.runs import Run
 from curation.texts import SIDES, joined

@@ -21,11 +21,12 @@ import pyarrow.parquet as pq
 from pydantic import Field, model_validator
 
 from curation import identity, parsing, registry, schema
-from curation.catalog import Catalog, Manifest, Part, write_parquet
+from curation.catalog import Catalog, write_parquet
 from curation.config import Strict, load_yaml
 from curation.console import progress
 from curation.errors import POOL_DIED, GateFailed, Problem, UserError, did_you_mean
 from curation.fingerprint import fingerprint, hash_bytes, hash_file
+from curation.outputs import Manifest, Part
 from curation.parsing import Parsed, Parsing
 from curation.relations import parquet_list
 from curation.shapes import SHAPES

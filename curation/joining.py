@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from curation.catalog import Catalog, Manifest, write_parquet
+from curation.catalog import Catalog, write_parquet
 from curation.join_work import JoinWork, RowPart
+from curation.outputs import Manifest
 from curation.relations import empty_relation, parquet_list, quoted
 
 if TYPE_CHECKING:

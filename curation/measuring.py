@@ -10,12 +10,13 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from curation import join_work, joining, registry
-from curation.catalog import Catalog, Manifest, Part, write_parquet
+from curation.catalog import Catalog, write_parquet
 from curation.console import progress, say
 from curation.engine import PartJob, run_parts
 from curation.errors import UserError, did_you_mean
 from curation.fingerprint import fingerprint, hash_file
 from curation.measures import JoinMeasure, PartMeasure
+from curation.outputs import Manifest, Part
 from curation.relations import parquet_list
 
 Measure = PartMeasure | JoinMeasure

@@ -9,11 +9,12 @@ from typing import Any, Literal
 import duckdb
 
 from curation import schema
-from curation.catalog import Catalog, Manifest, write_parquet
+from curation.catalog import Catalog, write_parquet
 from curation.config import SqlFile, Strict, load_sql, shown
 from curation.errors import GateFailed, Problem, UserError, did_you_mean
 from curation.fingerprint import fingerprint
 from curation.measuring import Measure, Needs, ensure, measure_fingerprint, needed
+from curation.outputs import Manifest
 from curation.queries import at_line, require_repeatable, single_select, sql_error
 from curation.rules import bind_kept, load_rules, verdict_files, verdict_fingerprint
 from curation.takes import account, create_macros, find_takes, hopeless, shortfalls, take_name

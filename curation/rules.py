@@ -11,7 +11,7 @@ import duckdb
 from pydantic import Field
 
 from curation import schema
-from curation.catalog import Catalog, Manifest, write_parquet
+from curation.catalog import Catalog, write_parquet
 from curation.config import SqlFile, Strict, load_sql, shown
 from curation.errors import Problem, UserError
 from curation.fingerprint import fingerprint
@@ -26,6 +26,7 @@ from curation.measuring import (
     needed,
     signals_view,
 )
+from curation.outputs import Manifest
 from curation.queries import require_repeatable, single_select, sql_error
 from curation.relations import empty_relation, parquet_list, quoted
 

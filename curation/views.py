@@ -9,7 +9,8 @@ import orjson
 import pyarrow as pa
 
 from curation import checkpoints, schema
-from curation.catalog import Catalog, Manifest
+from curation.catalog import Catalog
+from curation.outputs import Manifest
 from curation.relations import empty_relation, parquet_list
 from curation.rules import HELD_OUT
 

@@ -9,10 +9,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from curation.catalog import Catalog, Manifest
+from curation.catalog import Catalog
 from curation.config import shown
 from curation.console import out, print_json, table
 from curation.fingerprint import fingerprint
+from curation.outputs import Manifest
 from curation.reports.page import PALETTE, figure, render, svg
 from curation.statistics import Interval
 from evals.drift import DriftReport

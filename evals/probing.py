@@ -10,10 +10,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import Field, model_validator
 
-from curation.catalog import Catalog, Manifest, write_parquet
+from curation.catalog import Catalog, write_parquet
 from curation.checkpoints import Checkpoint
 from curation.config import Strict, load_yaml
 from curation.fingerprint import fingerprint, hash_bytes
+from curation.outputs import Manifest
 from evals import Request, RequestSet, Response
 from evals.prompting import Prompting, judged_with, require_positions
 from evals.scores import weights_identity

@@ -14,10 +14,11 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from curation import schema
-from curation.catalog import Catalog, Manifest, write_parquet
+from curation.catalog import Catalog, write_parquet
 from curation.checkpoints import Checkpoint
 from curation.errors import InstrumentError
 from curation.fingerprint import fingerprint
+from curation.outputs import Manifest
 
 CONDITIONS = ("benchmark_fingerprint", "template", "tokenizer", "sampling", "max_new_tokens", "repeats", "harness",
               "harness_version", "template_kwargs")  # fmt: skip

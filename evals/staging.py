@@ -6,8 +6,9 @@ import json
 from typing import Any
 
 from curation import checkpoints
-from curation.catalog import Catalog, Manifest
+from curation.catalog import Catalog
 from curation.checkpoints import Checkpoint
+from curation.outputs import Manifest
 
 
 def stage_context(catalog: Catalog, checkpoint: Checkpoint) -> dict[str, Any]:

@@ -14,8 +14,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from curation.catalog import Catalog, Manifest, write_parquet
+from curation.catalog import Catalog, write_parquet
 from curation.errors import LockHeld, UserError
+from curation.outputs import Manifest
 from curation.queries import single_select
 
 TABLE = pa.table({"a": list(range(1000)), "b": [f"text {n}" for n in range(1000)]})

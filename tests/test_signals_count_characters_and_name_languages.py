@@ -139,38 +139,30 @@ def reference(many: list[str]) -> list[tuple[str, float]]:
     return [model.classify(text) for text in many]
 
 
-def agree(many: list[str]) -> None:
-    """The kernel and py3langid name one language for every text that has some letters."""
+def disagreements(many: list[str]) -> list[str]:
+    """The texts with some letters for which the kernel does not name py3langid's language, or not as surely."""
     scores, known = language._scores(pl.Series(many), 8)
-    for (label, probability), row, lettered, text in zip(reference(many), scores, known, many, strict=True):
-        name = language._model()[0][row.argmax()]
-        if lettered:
-            assert language.MACRO.get(label, label) == name, text
-            assert name in language.MACRO.values() or probability == pytest.approx(row.max(), abs=1e-3), text
+    names = [language._model()[0][row.argmax()] for row in scores]
+    return [
+        text
+        for (label, probability), name, row, lettered, text in zip(
+            reference(many), names, scores, known, many, strict=True)
+        if lettered and not (language.MACRO.get(label, label) == name and (
+            name in language.MACRO.values() or probability == pytest.approx(row.max(), abs=1e-3)))
+    ]  # fmt: skip
 
 
 def test_the_kernel_says_what_py3langid_says():
-    agree(
-        [
-            ENGLISH,
-            FRENCH,
-            GERMAN,
-            CHINESE,
-            FRENCH.upper(),
-            "short",
-            "e\u0301te\u0301",
-            "Привет, как дела?",
-            "שלום",
-            "12",
-        ]
-    )
+    texts = [ENGLISH, FRENCH, GERMAN, CHINESE, FRENCH.upper(), "short", "e\u0301te\u0301", "Привет, как дела?", "שלום",
+             "12"]  # fmt: skip
+    assert disagreements(texts) == []
 
 
 @pytest.mark.real_data
 def test_the_kernel_says_what_py3langid_says_of_real_texts():
     files = [REAL_DATA / "sft" / f"alpaca_{name}_demo.json.gz" for name in ("en", "zh")]
     rows = [item["output"] for path in files for item in json.loads(gzip.decompress(path.read_bytes()))[:150]]
-    agree([row for row in rows if row])
+    assert disagreements([row for row in rows if row]) == []
 
 
 def test_the_rules_catch_their_rows_with_reasons(catalog, kedge):

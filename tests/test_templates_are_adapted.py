@@ -16,69 +16,14 @@ from hypothesis import strategies as st
 from curation.auditing.adapt_command import adapt_to, publish
 from curation.config import SHIPPED
 from curation.errors import UserError
-from curation.rendering import Rendering, Template, load_template, load_tokenizer
+from curation.rendering import Template, load_tokenizer
 from curation.rendering.adapting import adapt, special_strings, unused_tokens
-from curation.rendering.properties import LONG, LONG_PLAIN, PLAIN, user
+from curation.rendering.properties import user
 from tests import REAL_DATA
+from tests.llama_like import llama_like, llama_model
 
-LLAMA = (r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|"
-         r"\s+(?!\S)|\s+")  # fmt: skip
-TEXTS = [f"What is {a} plus {b}? The system user said: def add(x): return x + {b}; naïve 東京 ключ" for a in range(30)
-         for b in range(9)]  # fmt: skip
 CHATML = (SHIPPED / "templates" / "chatml.jinja").read_text()
-THINK = (SHIPPED / "templates" / "chatml_think.jinja").read_text()
 NEEDED = ["<|im_start|>", "<|im_end|>", "<tool_call>", "</tool_call>", "<think>", "</think>"]
-
-
-def llama_like(folder: Path, *, reserved: int = 10) -> Path:
-    """A base as Llama 3 publishes it: byte-level BPE that adds a BOS, reserved tokens, a legacy configuration."""
-    from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
-
-    core = Tokenizer(models.BPE(ignore_merges=True))
-    core.pre_tokenizer = pre_tokenizers.Sequence([
-        pre_tokenizers.Split(Regex(LLAMA), "isolated"),
-        pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
-    ])  # fmt: skip
-    core.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(vocab_size=400, show_progress=False,
-                                  initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()))  # fmt: skip
-    core.train_from_iterator(TEXTS, trainer)
-    names = ["<|begin_of_text|>", "<|end_of_text|>", *(f"<|reserved_special_token_{i}|>" for i in range(reserved))]
-    core.add_special_tokens([AddedToken(name, special=True, normalized=False) for name in names])
-    begin = core.token_to_id(names[0])
-    core.post_processor = processors.TemplateProcessing(single=f"{names[0]} $A", special_tokens=[(names[0], begin)])
-    folder.mkdir(parents=True)
-    core.save(str(folder / "tokenizer.json"))
-    decoder = {str(begin + i): {"content": name, "special": True, "normalized": False, "lstrip": False, "rstrip": False,
-                                "single_word": False} for i, name in enumerate(names)}  # fmt: skip
-    (folder / "tokenizer_config.json").write_text(json.dumps({
-        "added_tokens_decoder": decoder, "bos_token": names[0], "eos_token": names[1], "model_max_length": 4096,
-        "tokenizer_class": "PreTrainedTokenizerFast", "chat_template": "{{ messages }}",
-    }))  # fmt: skip
-    (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": begin + 1, "temperature": 0.6}))
-    return folder
-
-
-def llama_model(folder: Path, *, tied: bool, rows: int = 448) -> Path:
-    """Weights beside the tokenizer: trained-looking rows for ordinary tokens, nearly the same tiny row for others."""
-    import torch
-    from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
-
-    size = len(AutoTokenizer.from_pretrained(folder))
-    torch.manual_seed(0)
-    generation = (folder / "generation_config.json").read_text()
-    model = LlamaForCausalLM(LlamaConfig(
-        vocab_size=rows, hidden_size=32, intermediate_size=64, num_hidden_layers=1, num_attention_heads=2,
-        num_key_value_heads=2, max_position_embeddings=512, tie_word_embeddings=tied, bos_token_id=None,
-        eos_token_id=None, pad_token_id=None,
-    ))  # fmt: skip
-    with torch.no_grad():
-        for weight in {model.model.embed_tokens.weight, model.lm_head.weight}:
-            weight.normal_(0, 1)
-            weight[size - 10 :] = 0.2 + 0.01 * torch.randn(rows - size + 10, 32)
-    model.to(torch.bfloat16).save_pretrained(folder)
-    (folder / "generation_config.json").write_text(generation)
-    return folder
 
 
 @pytest.fixture(scope="module")
@@ -394,76 +339,3 @@ def test_real_tokenizers_are_adapted_and_encode_real_text_as_before(tmp_path: Pa
     assert before(texts)["input_ids"] == after(texts)["input_ids"]
     if name == "gpt2":
         assert found.adaptation.rows_needed == 50304 and found.adaptation.pad[0] == "<|endoftext|>"
-
-
-def dual(adapted_tokenizer: Path, **kwargs: object) -> Rendering:
-    tokenizer = load_tokenizer(None, str(adapted_tokenizer))
-    return Rendering(tokenizer, load_template(None, "chatml_think", tokenizer), "trl_assistant", kwargs)
-
-
-TOOLS = json.dumps([{"type": "function", "function": {"name": "add", "parameters": {}}}])
-SYSTEM = {"role": "system", "content": "Be kind."}
-
-
-@pytest.mark.parametrize("tools", [None, TOOLS])
-@pytest.mark.parametrize("system", [[], [SYSTEM]])
-def test_the_dual_mode_system_block_is_closed_once_and_holds_date_mode_and_tools(adapted: Path, tools, system):
-    text, _ = dual(adapted, date_string="3 May 2031").chat([*system, *PLAIN], tools)
-    head = text[: text.index("<|im_start|>user")]
-    assert head.startswith("<|im_start|>system\nToday is 3 May 2031. Reasoning mode: think.")
-    assert head.count("<|im_end|>") == head.count("<|im_start|>") == 1 and head.endswith("<|im_end|>\n")
-    assert ("Be kind." in head) is bool(system) and ('"name": "add"' in head) is (tools is not None)
-
-
-@pytest.mark.parametrize(("system", "kwargs", "mode"), [
-    ("Answer. /no_think", {}, "no_think"), ("/think Answer.", {"enable_thinking": False}, "think"),
-    ("See example.org/thinking", {"enable_thinking": False}, "no_think"),
-    ("Answer.", {"enable_thinking": True}, "think"), ("/no_think", {"enable_thinking": True}, "no_think"),
-])  # fmt: skip
-def test_a_flag_in_the_system_text_has_precedence_and_stays_there(adapted: Path, system: str, kwargs: dict, mode: str):
-    turns = [{"role": "system", "content": system}, *PLAIN]
-    text, spans = dual(adapted, **kwargs).chat(turns)
-    assert f"Reasoning mode: {mode}.\n\n{system}<|im_end|>" in text
-    prompt, _ = dual(adapted, **kwargs).chat(turns[:-1], prompt=True)
-    assert text.startswith(prompt) and prompt.endswith("<think>\n\n</think>\n") is (mode == "no_think")
-    assert [text[first:last] for first, last in spans or []] == ["ANSWER-ONE<|im_end|>"]
-
-
-def test_a_thought_is_written_once_however_the_row_holds_it(adapted: Path):
-    fields = [{"role": "assistant", "content": "4", "reasoning_content": "2 and 2"},
-              {"role": "assistant", "content": "<think>\n2 and 2\n</think>\n\n4"},
-              {"role": "assistant", "content": "<think>2 and 2</think>4"}]  # fmt: skip
-    for mode in ({}, {"enable_thinking": False}):
-        texts = {dual(adapted, **mode).chat([user("2+2?"), turn])[0] for turn in fields}
-        assert len(texts) == 1 and texts.pop().count("<think>") == 1
-    empty = {"role": "assistant", "content": "<think>\n\n</think>\n\n4"}
-    text, spans = dual(adapted, enable_thinking=False).chat([user("2+2?"), empty])
-    assert text.count("<think>") == 1 and [text[a:b] for a, b in spans or []] == ["4<|im_end|>"]
-
-
-@pytest.mark.parametrize("thinking", [True, False])
-def test_a_shorter_conversation_is_a_prefix_of_a_longer_one_in_both_modes(adapted: Path, thinking: bool):
-    turns = LONG if thinking else LONG_PLAIN
-    rendering = dual(adapted, enable_thinking=thinking)
-    assert rendering.chat(turns)[0].startswith(rendering.chat(turns[:2])[0])
-    for preserve in (True, False):
-        rendering = dual(adapted, enable_thinking=thinking, preserve_thinking=preserve)
-        assert rendering.chat(turns)[0].startswith(rendering.chat(turns[:-1], prompt=True)[0])
-
-
-def test_a_history_without_thoughts_is_not_trained(adapted: Path):
-    text, spans = dual(adapted, preserve_thinking=False).chat([dict(turn) for turn in LONG])
-    assert "THOUGHT-ONE" not in text and "ANSWER-ONE" in text
-    assert [text[first:last] for first, last in spans or []] == [
-        "<think>\nTHOUGHT-TWO\n</think>\nANSWER-TWO<|im_end|>"]  # fmt: skip
-
-
-def test_tool_calls_of_the_dual_mode_template_are_trained_and_their_loop_keeps_its_thoughts(adapted: Path):
-    call = {"type": "function", "function": {"name": "add", "arguments": {"a": 1}}}
-    turns = [user("1+1?"), {"role": "assistant", "content": "", "reasoning_content": "A sum.", "tool_calls": [call]},
-             {"role": "tool", "content": "2"},
-             {"role": "assistant", "content": "2", "reasoning_content": "Done."}]  # fmt: skip
-    text, spans = dual(adapted, preserve_thinking=False).chat(turns, TOOLS)
-    called = '<tool_call>\n{"name": "add", "arguments": {"a": 1}}\n</tool_call><|im_end|>'
-    assert [text[first:last] for first, last in spans or []] == [
-        f"<think>\nA sum.\n</think>\n{called}", "<think>\nDone.\n</think>\n2<|im_end|>"]  # fmt: skip

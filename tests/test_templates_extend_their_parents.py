@@ -10,9 +10,12 @@ import pytest
 
 from curation.auditing.adapt_command import adapt_to
 from curation.auditing.template_inheritance import compare
+from curation.config import SHIPPED
 from curation.rendering import Template, Tokenizer, load_tokenizer
 from tests import REAL_DATA
-from tests.test_templates_are_adapted import THINK, llama_like
+from tests.llama_like import llama_like
+
+THINK = (SHIPPED / "templates" / "chatml_think.jinja").read_text()
 
 # What mid-training had: no tools, thoughts of the field reasoning inside the turn.
 PARENT = """{%- for message in messages %}

@@ -7,10 +7,11 @@ import re
 from pathlib import Path
 
 from curation import checkpoints
-from curation.catalog import Catalog, write_atomically
+from curation.catalog import Catalog
 from curation.config import find_project
 from curation.console import out, print_json, table
 from curation.errors import Problem, UserError
+from curation.outputs import write_atomically
 
 
 def add_foreign(paths: list[Path], run: str, base: str | None) -> None:

@@ -10,11 +10,12 @@ from typing import Any, cast
 
 from curation import checkpoints, registry
 from curation.auditing.gate import require_passing, run_subject
-from curation.catalog import Catalog, Manifest, write_atomically
+from curation.catalog import Catalog
 from curation.config import find_project, shown
 from curation.console import out, print_json, progress, say
 from curation.errors import EXIT_INSTRUMENT, EXIT_OK, InstrumentError
 from curation.fingerprint import hash_bytes
+from curation.outputs import Manifest, write_atomically
 from curation.runs import Run
 from trainers import Launch, Trainer
 

@@ -18,11 +18,11 @@ import yaml
 from curation.auditing.template_checks import TemplateReport, check_template
 from curation.auditing.template_command import print_template
 from curation.auditing.template_inheritance import Inheritance, compare
-from curation.catalog import sync
 from curation.config import Project, find_project, read_text
 from curation.console import out, print_json, table
 from curation.errors import EXIT_FAILED, EXIT_OK, UserError
 from curation.fingerprint import hash_bytes
+from curation.outputs import sync
 from curation.rendering import Template, Tokenizer, load_template, load_tokenizer
 from curation.rendering.adapting import ROWS_MULTIPLE, Adaptation, adapt, unused_tokens, write_adapted
 from curation.rendering.templates import OWN, template_path

@@ -21,13 +21,14 @@ from curation.auditing.mirrors import Mirror
 from curation.auditing.setting import Setting, installed_version
 from curation.auditing.strata import shifts
 from curation.auditing.what_if import ways
-from curation.catalog import Catalog, Manifest, Part
+from curation.catalog import Catalog
 from curation.console import progress, say
 from curation.engine import PartJob, run_parts
 from curation.errors import UserError, did_you_mean
 from curation.fingerprint import fingerprint, hash_file
 from curation.measures._rendered import RenderedMeasure
 from curation.mixtures import FrozenMixture
+from curation.outputs import Manifest, Part
 
 AUDIT_VERSION = 4
 

@@ -13,11 +13,12 @@ from curation.auditing.bare import audit_file, audit_launch, bare_case
 from curation.auditing.gate import audit_run, audit_subject, mixture_subject
 from curation.auditing.launch_files import read_launch
 from curation.auditing.sweep import Sweep, sweep
-from curation.catalog import Catalog, Manifest
+from curation.catalog import Catalog
 from curation.config import Project, find_project, shown
 from curation.console import out, print_json
 from curation.errors import EXIT_FAILED, EXIT_OK, UserError, did_you_mean
 from curation.fingerprint import fingerprint
+from curation.outputs import Manifest
 from curation.reports.audit import print_audit, write
 from curation.reports.sweep import print_sweep
 from curation.reports.sweep import write as write_sweep

@@ -15,12 +15,13 @@ from curation.auditing.case import Case, labels_of, read_rows
 from curation.auditing.checks import Check
 from curation.auditing.mirrors import Mirror
 from curation.auditing.setting import Setting
-from curation.catalog import Catalog, Manifest
+from curation.catalog import Catalog
 from curation.errors import GateFailed, Problem, UserError
 from curation.fingerprint import fingerprint
 from curation.measures._rendered import RenderedMeasure
 from curation.measures.anatomy import anatomy_for
 from curation.mixtures import FrozenMixture, find_frozen
+from curation.outputs import Manifest
 from curation.reports.audit import worst_rows, write
 from curation.runs import Run, Waiver
 

@@ -16,7 +16,7 @@ from typing import Any
 from datatrove.executor import SlurmPipelineExecutor
 from datatrove.utils.logging import logger
 
-from curation.catalog import Catalog, write_atomically
+from curation.catalog import Catalog
 from curation.config import PROJECT_FILE, SlurmCluster, shown
 from curation.console import say
 from curation.engine import Task, unmark
@@ -25,6 +25,7 @@ from curation.engines.share import require_finished, write_tasks
 from curation.engines.step import MeasureStep
 from curation.errors import UserError
 from curation.fingerprint import fingerprint
+from curation.outputs import write_atomically
 
 POLL_SECONDS = 10.0
 SCRIPT = "launch_script.slurm"

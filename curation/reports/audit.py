@@ -11,9 +11,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from curation.catalog import Part, write_parquet
+from curation.catalog import write_parquet
 from curation.console import out, table
 from curation.measures.pair_anatomy import SIDES
+from curation.outputs import Part
 from curation.reports.page import PALETTE, figure, render, svg
 
 if TYPE_CHECKING:
