@@ -73,6 +73,10 @@ def test_the_pooling_of_the_folder_is_followed_and_other_modules_are_refused(tin
     for kind in ("cls", "max"):
         set_pooling(copy, kind)
         assert not np.allclose(load_encoder(copy)([STORY]), means, atol=1e-3)
+    weights = next(copy.rglob("*.safetensors"))
+    weights.rename(weights.with_name("pytorch_model.bin"))
+    with pytest.raises(UserError, match=r"cannot be loaded: .*; save model \(as safetensors\)"):
+        load_encoder(copy)
     (copy / "modules.json").write_text(json.dumps([{"path": "3_Dense", "type": "sentence_transformers.models.Dense"}]))
     with pytest.raises(UserError, match="module of kind Dense"):
         load_encoder(copy)

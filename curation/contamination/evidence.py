@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ from curation.contamination.classes import classes
 from curation.contamination.facts import EVIDENCE, PLACE
 from curation.contamination.index import Index
 from curation.contamination.items import COMPONENTS
-from curation.kernels.hits import answers_near, places
+from curation.kernels.hits import answers_near, characters, places, snippets
 from curation.texts import FIELDS, PLAIN, Segments
 
 SNIPPET_CHARS = 300
@@ -62,27 +62,24 @@ class Places:
 
 def evidence_of(hits: Hits, batch: Batch, index: Index, of: Places) -> pa.Table:
     """The evidence of the hits of a batch."""
-    texts = batch.texts
+    texts, num_hits = batch.texts, len(hits.ref_H)
     where = places(hits.first_H, hits.end_H, hits.chain_H, hits.chained, batch.at_W, batch.of_W, texts.data_B,
                    texts.start_S)  # fmt: skip
-    bounds = np.searchsorted(where[:, 0], np.arange(len(hits.ref_H) + 1)).tolist()
+    by_length = np.lexsort((where[:, 2] - where[:, 3], where[:, 0]))  # of equally long ones the first
+    chief_H = by_length[np.searchsorted(where[:, 0], np.arange(num_hits))]
     is_answer = index.component_R[hits.ref_H] == COMPONENTS.index("answer")
     answer_H = np.where(is_answer, -1, index.answer_R[hits.ref_H])
     near = answers_near(hits.row_H, hits.first_H, hits.end_H, answer_H, batch.words_W, batch.first_word_N1,
                         index.words_W, index.first_word_R1)  # fmt: skip
-    longest = [max(range(first, end), key=lambda place: where[place, 3] - where[place, 2])
-               for first, end in pairwise(bounds)]  # fmt: skip
-    listed = [_place(place, texts) for place in where.tolist()]
     columns: dict[str, Any] = {
-        "row_id": of.row_ids.take(pa.array(hits.row_H)), "source": [of.source] * len(bounds[1:]),
-        "stage": [of.stage] * len(bounds[1:]), "class": classes(hits.score_H, hits.difference_H),
-        "score": np.round(hits.score_H, 6), "method": ["alignment"] * len(bounds[1:]),
-        "snippet": [_snippet(texts.data_B, *where[place, 2:4].tolist()) for place in longest],
-        "further": [[listed[place] for place in range(first, end) if place != chief]
-                    for (first, end), chief in zip(pairwise(bounds), longest, strict=True)],
-        "seeds": hits.seeds_H, "seed_idf": np.round(hits.idf_H, 6), "answer_nearby": pa.array(near == 1, mask=near < 0),
+        "row_id": of.row_ids.take(pa.array(hits.row_H)), "source": pa.repeat(of.source, num_hits),
+        "stage": pa.repeat(of.stage, num_hits), "class": classes(hits.score_H, hits.difference_H),
+        "score": np.round(hits.score_H, 6), "method": pa.repeat("alignment", num_hits),
+        "snippet": _snippets(texts.data_B, where[chief_H, 2], where[chief_H, 3]),
+        "further": _further(where, chief_H, texts), "seeds": hits.seeds_H, "seed_idf": np.round(hits.idf_H, 6),
+        "answer_nearby": pa.array(near == 1, mask=near < 0),
     }  # fmt: skip
-    columns |= {name: [listed[place][name] for place in longest] for name, _ in PLACE}
+    columns |= _places(where[chief_H], texts)
     columns |= _items(hits, index, of.benchmarks)
     return pa.table([_array(columns[field.name], field.type) for field in EVIDENCE], schema=EVIDENCE)
 
@@ -91,34 +88,47 @@ def _array(values: Any, of: pa.DataType) -> Any:
     return values.cast(of) if isinstance(values, pa.Array | pa.ChunkedArray) else pa.array(values, of)
 
 
-def _place(place: list[int], texts: Segments) -> dict[str, Any]:
-    _, stretch, _, _, start, end = place
-    turn, role = int(texts.turn_S[stretch]), int(texts.role_S[stretch])
-    return {"text_column": texts.columns[texts.column_S[stretch]], "turn": None if turn == PLAIN else turn,
-            "role": None if role == PLAIN else schema.ROLES[role], "field": FIELDS[texts.field_S[stretch]],
-            "start_char": start, "end_char": end}  # fmt: skip
+def _named(names: Sequence[str], numbers: npt.NDArray[Any]) -> pa.Array:
+    return pa.array(names, pa.string()).take(pa.array(numbers))
+
+
+def _places(where: npt.NDArray[np.int64], texts: Segments) -> dict[str, pa.Array]:
+    """The columns PLACE of rows of `places`."""
+    stretch = where[:, 1]
+    turn, role = texts.turn_S[stretch], texts.role_S[stretch]
+    roles = pa.array(role, pa.int8(), mask=role == PLAIN)
+    return {"text_column": _named(texts.columns, texts.column_S[stretch]),
+            "turn": pa.array(turn, pa.int32(), mask=turn == PLAIN), "role": pa.array(schema.ROLES).take(roles),
+            "field": _named(FIELDS, texts.field_S[stretch]), "start_char": pa.array(where[:, 4]),
+            "end_char": pa.array(where[:, 5])}  # fmt: skip
+
+
+def _further(where: npt.NDArray[np.int64], chief_H: npt.NDArray[np.int64], texts: Segments) -> pa.Array:
+    """Per hit its places but the chief one."""
+    others = np.delete(where, chief_H, axis=0)
+    ends = np.searchsorted(others[:, 0], np.arange(len(chief_H) + 1)).astype(np.int32)
+    columns = _places(others, texts)
+    found = pa.StructArray.from_arrays([columns[name] for name, _ in PLACE], fields=[pa.field(*each) for each in PLACE])
+    return pa.ListArray.from_arrays(pa.array(ends), found)
 
 
 def _items(hits: Hits, index: Index, benchmarks: tuple[str, ...]) -> dict[str, Any]:
     """The columns that say which part of which item a hit is."""
     ref_H = hits.ref_H
     first_H = index.first_word_R1[ref_H]
-    low_H = index.at_W[first_H + hits.difference_H[:, 6], 0]
-    high_H = index.at_W[first_H + np.maximum(1, hits.difference_H[:, 7]) - 1, 1]
-    before, inside = _decoded(index, index.text_R1[ref_H], low_H), _decoded(index, low_H, high_H)
+    text_H = index.text_R1[ref_H]
+    low_H = index.at_W[first_H + hits.difference_H[:, 6], 0].astype(np.int64)
+    high_H = index.at_W[first_H + np.maximum(1, hits.difference_H[:, 7]) - 1, 1].astype(np.int64)
     ids = pa.FixedSizeBinaryArray.from_buffers(pa.binary(16), len(ref_H), [None, pa.py_buffer(index.row_id_R[ref_H])])
-    return {"benchmark": [benchmarks[number] for number in index.benchmark_R[ref_H].tolist()],
+    return {"benchmark": _named(benchmarks, index.benchmark_R[ref_H]),
             "item": pa.ExtensionArray.from_storage(schema.UUID, ids),
-            "component": [COMPONENTS[number] for number in index.component_R[ref_H].tolist()],
-            "item_start": [len(text) for text in before],
-            "item_end": [len(one) + len(two) for one, two in zip(before, inside, strict=True)],
-            "item_words": index.words_R[ref_H], "item_snippet": [text[:SNIPPET_CHARS] for text in inside]}  # fmt: skip
+            "component": _named(COMPONENTS, index.component_R[ref_H]),
+            "item_start": characters(index.data_B, text_H, low_H), "item_end": characters(index.data_B, text_H, high_H),
+            "item_words": index.words_R[ref_H],
+            "item_snippet": _snippets(index.data_B, low_H, high_H)}  # fmt: skip
 
 
-def _decoded(index: Index, start_H: npt.NDArray[np.int64], end_H: npt.NDArray[np.int64]) -> list[str]:
-    return [bytes(index.data_B[start:end]).decode()
-            for start, end in zip(start_H.tolist(), end_H.tolist(), strict=True)]  # fmt: skip
-
-
-def _snippet(data_B: Any, begin: int, end: int) -> str:
-    return bytes(data_B[begin : min(end, begin + 4 * SNIPPET_CHARS)]).decode(errors="ignore")[:SNIPPET_CHARS]
+def _snippets(data_B: npt.NDArray[np.uint8], begin_H: npt.NDArray[np.int64], end_H: npt.NDArray[np.int64]) -> pa.Array:
+    """The first SNIPPET_CHARS characters of each stretch."""
+    offsets, data = snippets(data_B, begin_H, end_H, SNIPPET_CHARS)
+    return pa.StringArray.from_buffers(len(begin_H), pa.py_buffer(offsets), pa.py_buffer(data))

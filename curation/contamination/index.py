@@ -14,9 +14,18 @@ import xxhash
 
 from curation.contamination.items import COMPONENTS, LEAST_WORDS, References, references
 from curation.fingerprint import fingerprint
-from curation.kernels.ngrams import BITMAP_WORDS, fill_table, gram_bits, prefix_bits, rarest_grams, reference_grams
+from curation.kernels.ngrams import (
+    BITMAP_WORDS,
+    gram_bits,
+    group_grams,
+    prefix_bits,
+    reference_grams,
+    sort_by_bucket,
+    words_of_rare_grams,
+)
 from curation.kernels.word_kinds import NUMBER, TEMPLATE
 
+LAYOUT = 2  # of the arrays in a folder: raised where they change, so that older folders are not read
 LONGEST_GRAM = 5
 TEMPLATE_ITEMS = 5  # a word whose every n-gram stands in so many items belongs to a template
 SHORT, LONG = 12, 40  # words: references of up to SHORT have grams of 3 words, up to LONG of 4, longer ones of 5
@@ -48,15 +57,16 @@ class Index:
     size_R: npt.NDArray[np.int32]
     reason_R: npt.NDArray[np.int8]
     active_R: npt.NDArray[np.int32]  # grams of the reference that are not common among items
-    keys_C: npt.NDArray[np.uint64]
-    values_C: npt.NDArray[np.int32]
+    keys_G: npt.NDArray[np.uint64]  # hashes of the grams, sorted by bucket
+    first_C1: npt.NDArray[np.int32]  # the first gram of each bucket
     bits: npt.NDArray[np.uint64]  # of the first words of grams
     whole_bits: npt.NDArray[np.uint64]  # of whole grams
     wanted: npt.NDArray[np.bool_]
-    post_first_G1: npt.NDArray[np.int64]
+    items_G: npt.NDArray[np.unsignedinteger[Any]]  # items that have the gram, in as few bytes as item_cap needs
+    post_first_G1: npt.NDArray[np.int32]
     post_ref_P: npt.NDArray[np.int32]
     post_at_P: npt.NDArray[np.int32]
-    idf_G: npt.NDArray[np.float64]
+    idf_I: npt.NDArray[np.float64]  # inverse item frequency of a gram by its items, from 0 on
 
     @property
     def words_R(self) -> npt.NDArray[np.int64]:
@@ -87,28 +97,18 @@ def build_index(table: pa.Table, item_cap: int) -> Index:
     telling_W = (refs.kind_W & NUMBER == 0) & (np.diff(refs.at_W, axis=1)[:, 0] > 1)
     told = np.concatenate([[0], np.cumsum(telling_W)])
     size_R = gram_sizes(refs.component_R, words_R, np.diff(told[refs.first_word_R1]))
-    hash_P, ref_P, at_P = reference_grams(refs.words_W, refs.first_word_R1, size_R)
-    order = np.argsort(hash_P)
-    hash_P = hash_P[order]
-    new = np.ones(len(hash_P), bool)
-    new[1:] = hash_P[1:] != hash_P[:-1]
-    gram_P = np.cumsum(new) - 1
-    order = np.sort(gram_P << 32 | order) & 0xFFFFFFFF  # postings of a gram by reference: faster than a stable sort
-    ref_P, at_P = ref_P[order], at_P[order]
-    items = _distinct_items(gram_P, refs.item_R[ref_P], int(new.sum()))
-    keep = items <= item_cap
-    kept = keep[gram_P]
-    distinct, counts, items = hash_P[new][keep], np.bincount(gram_P)[keep] if len(gram_P) else items, items[keep]
-    ref_P, at_P = ref_P[kept], at_P[kept]
-    num_items = int(refs.item_R.max()) + 1 if len(refs.item_R) else 0
-    capacity = 1 << max(4, int(np.ceil(np.log2(max(2.0, len(distinct) * 1.6)))))
-    keys, values = np.zeros(capacity, np.uint64), np.full(capacity, -1, np.int32)
+    hash_P, post_P = reference_grams(refs.words_W, refs.first_word_R1, size_R)
+    num_bits = max(4, (len(hash_P) // 2).bit_length())
+    hash_P, post_P = sort_by_bucket(hash_P, post_P, num_bits)
+    keys_G, items_G, post_first_G1, ref_P, at_P, first_C1 = group_grams(hash_P, post_P, refs.item_R, item_cap, num_bits)
     bits, whole_bits = np.zeros(BITMAP_WORDS, np.uint64), np.zeros(BITMAP_WORDS, np.uint64)
-    fill_table(distinct, keys, values)
-    gram_bits(distinct, whole_bits)
-    rarest_W = rarest_grams(len(refs.words_W), refs.first_word_R1, size_R, ref_P, at_P, np.repeat(items, counts),
-                            item_cap + 1)  # fmt: skip
-    refs.kind_W[rarest_W >= TEMPLATE_ITEMS] |= TEMPLATE
+    gram_bits(keys_G, whole_bits)
+    if item_cap + 1 >= TEMPLATE_ITEMS:
+        own_W = words_of_rare_grams(len(refs.words_W), refs.first_word_R1, size_R, post_first_G1, ref_P, at_P, items_G,
+                                    TEMPLATE_ITEMS)  # fmt: skip
+        refs.kind_W[~own_W] |= TEMPLATE
+    num_items = int(refs.item_R.max(initial=-1)) + 1
+    idf_I = np.log((num_items + 1) / np.maximum(1, np.arange(min(item_cap, num_items) + 1)))
     active_R = np.bincount(ref_P, minlength=len(size_R)).astype(np.int32)
     reason_R = np.where(size_R == 0, 1, np.where(active_R == 0, 2, 0)).astype(np.int8)
     prefix_bits(refs.words_W, refs.first_word_R1, np.where(reason_R == 0, size_R, 0), bits)
@@ -116,18 +116,10 @@ def build_index(table: pa.Table, item_cap: int) -> Index:
     return Index(
         refs.row_id_R, refs.component_R, refs.item_R, refs.benchmark_R, _answers(refs), refs.data_B, refs.words_W,
         refs.at_W.astype(np.int32), refs.kind_W, refs.first_word_R1, ends, refs.symbols_M,
-        refs.first_symbol_R1, refs.plain_V, refs.number_V, refs.pronoun_V, size_R, reason_R, active_R, keys, values,
-        bits, whole_bits, np.array([size in size_R[reason_R == 0] for size in range(LONGEST_GRAM + 1)]),
-        np.concatenate([[0], np.cumsum(counts)]).astype(np.int64), ref_P, at_P, np.log((num_items + 1) / items),
+        refs.first_symbol_R1, refs.plain_V, refs.number_V, refs.pronoun_V, size_R, reason_R, active_R, keys_G,
+        first_C1, bits, whole_bits, np.array([size in size_R[reason_R == 0] for size in range(LONGEST_GRAM + 1)]),
+        items_G.astype(np.min_scalar_type(item_cap)), post_first_G1, ref_P, at_P, idf_I,
     )  # fmt: skip
-
-
-def _distinct_items(gram_P: npt.NDArray[np.int64], item_P: npt.NDArray[np.int32], num_grams: int
-                    ) -> npt.NDArray[np.int64]:  # fmt: skip
-    """In how many items each gram stands; postings are sorted by gram, then by reference, hence by item."""
-    new = np.ones(len(gram_P), bool)
-    new[1:] = (gram_P[1:] != gram_P[:-1]) | (item_P[1:] != item_P[:-1])
-    return np.bincount(gram_P[new], minlength=num_grams)
 
 
 def _answers(refs: References) -> npt.NDArray[np.int32]:
@@ -142,7 +134,8 @@ def index_name(table: pa.Table, item_cap: int, version: int) -> str:
     `component_texts` gives it, with buffers of its own."""
     buffers = [buffer for name in table.column_names for chunk in table[name].chunks for buffer in chunk.buffers()]
     digest = [xxhash.xxh3_128_hexdigest(buffer) for buffer in buffers if buffer is not None]
-    return fingerprint([version, item_cap, SHORT, LONG, TEMPLATE_ITEMS, LEAST_WORDS, table.num_rows, digest])[:16]
+    made_by = [version, LAYOUT, item_cap, SHORT, LONG, TEMPLATE_ITEMS, LEAST_WORDS]
+    return fingerprint([*made_by, table.num_rows, digest])[:16]
 
 
 def save_index(index: Index, folder: Path) -> None:

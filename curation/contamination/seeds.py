@@ -18,7 +18,7 @@ from curation.kernels.ngrams import scan
 from curation.kernels.words import character_tables
 from curation.texts import FIELDS, SIDES, segments
 
-BATCH_ROWS = 16_384
+BATCH_ROWS = 4096  # whose texts and words stay in memory that is used again
 RARE_ROWS, RARE_SHARE = 8, 0.0001  # a gram in so many rows may seed alone
 
 
@@ -50,21 +50,20 @@ def scan_part(job: SeedJob) -> None:
     kind, fold = character_tables()
     file = pq.ParquetFile(job.rows)
     columns = [name for name in SIDES[job.stage] if name in file.schema_arrow.names]
-    rows_G = np.zeros(len(index.idf_G), np.int32)
-    last_G = np.full(len(index.idf_G), -1, np.int32)
+    tally_G = np.zeros(len(index.keys_G), np.int64)
     found = []
     first_row = 0
     for batch in file.iter_batches(BATCH_ROWS, columns=columns):
         texts = segments(pa.Table.from_batches([batch]), columns, FIELDS)
         found.append(scan(texts.data_B, texts.start_S, texts.end_S, texts.first_N1, kind, fold, index.wanted,
-                          index.keys_C, index.values_C, index.bits, index.whole_bits, rows_G, last_G,
-                          first_row))  # fmt: skip
+                          index.keys_G, index.first_C1, index.bits, index.whole_bits, tally_G, first_row))  # fmt: skip
         first_row += batch.num_rows
     row, gram, at = (np.concatenate([np.zeros(0, np.int32), *(part[place] for part in found)]) for place in range(3))
-    present = np.flatnonzero(rows_G).astype(np.int32)
+    present = np.flatnonzero(tally_G).astype(np.int32)
     draft = job.seeds.with_name(f".{job.seeds.name}")
     with draft.open("wb") as stream:
-        np.savez(stream, row_F=row, gram_F=gram, at_F=at, gram_D=present, rows_D=rows_G[present])
+        rows = tally_G[present].astype(np.int32)  # the lower half
+        np.savez(stream, row_F=row, gram_F=gram, at_F=at, gram_D=present, rows_D=rows)
     draft.replace(job.seeds)
 
 
@@ -112,6 +111,6 @@ def uncheckable(index: Index, frequency_by_source: dict[str, npt.NDArray[np.uint
     if not frequency_by_source:
         return np.zeros(len(index.size_R), bool)
     common = np.logical_and.reduce([frequency == COMMON for frequency in frequency_by_source.values()])
-    gram_P = np.repeat(np.arange(len(index.idf_G)), np.diff(index.post_first_G1))
+    gram_P = np.repeat(np.arange(len(index.keys_G)), np.diff(index.post_first_G1))
     useful = np.bincount(index.post_ref_P[~common[gram_P]], minlength=len(index.size_R))
     return (index.reason_R == 0) & (useful == 0)

@@ -82,8 +82,9 @@ def candidates_of(job: VerifyJob, index: Index) -> Candidates:
     """The candidates of a part."""
     seeds = load_seeds(job.seeds)
     return Candidates(*rank(seeds.row_F, seeds.gram_F, seeds.at_F, np.load(job.frequency), index.post_first_G1,
-                            index.post_ref_P, index.post_at_P, index.idf_G, index.size_R, index.words_R,
-                            needed_seeds(index), job.long_agreement, job.candidates, PLACE_WORDS))  # fmt: skip
+                            index.post_ref_P, index.post_at_P, index.items_G, index.idf_I, index.size_R,
+                            index.words_R, needed_seeds(index), job.long_agreement, job.candidates,
+                            PLACE_WORDS))  # fmt: skip
 
 
 def read_batch(rows: pa.Table, stage: str) -> Batch:

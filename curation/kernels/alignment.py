@@ -10,10 +10,9 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from curation.kernels.words import code_point, mix
+from curation.kernels.words import PLAIN_LETTERS, code_point, mix
 
 SPACE = 32
-MATCH, SUBSTITUTE, INSERT, DELETE = 0, 1, 2, 3
 
 
 @njit(cache=True)
@@ -26,6 +25,12 @@ def symbols_of(data_B, at_W, chosen_K, kind, fold, out_M, word_M):  # type: igno
         place, end = at_W[chosen_K[index], 0], at_W[chosen_K[index], 1]
         first = count
         while place < end:
+            letter = PLAIN_LETTERS[data_B[place]]
+            if letter < 128 and (count > first or not after_letters):
+                after_letters = True
+                out_M[count], word_M[count] = letter, index
+                count, place = count + 1, place + 1
+                continue
             code, size = code_point(data_B, place)
             place += size
             what = kind[code] if code < 65536 else 2
@@ -99,9 +104,10 @@ def distances(masks, size, text_T, free, plus_B, minus_B, out_T):  # type: ignor
 
 
 @njit(cache=True)
-def align(pattern_M, text_T):  # type: ignore[no-untyped-def]
+def align(pattern_M, text_T, most):  # type: ignore[no-untyped-def]
     """(distance, first, end) of the stretch of the text that is nearest to the whole pattern: text_T[first:end]. Of
-    equally near ones the one that ends last, and of those the longest. (size, 0, 0) for an empty text."""
+    equally near ones the one that ends last, and of those the longest. (size, 0, 0) for an empty text, and where the
+    distance is more than `most`."""
     size = len(pattern_M)
     if size == 0 or len(text_T) == 0:
         return size, 0, 0
@@ -116,7 +122,7 @@ def align(pattern_M, text_T):  # type: ignore[no-untyped-def]
         if out_T[place] <= out_T[end]:
             end = place
     best = out_T[end]
-    if best >= size:
+    if best >= size or best > most:
         return size, 0, 0
     masks[:] = 0
     character_masks(pattern_M[::-1], masks)
@@ -150,33 +156,74 @@ def align_onwards(pattern_M, text_T):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
-def align_words(left_L, right_K, steps, partner_L):  # type: ignore[no-untyped-def]
+def word_masks(left_L, right_K):  # type: ignore[no-untyped-def]
+    """(row of each word of `right_K` in the masks, masks): bit i of masks[row, i // 64] says that left_L[i] is that
+    word; row 0 is of the words that `left_L` has not."""
+    slots = 4
+    while slots < 2 * len(left_L):
+        slots *= 2
+    row_S, word_S = np.zeros(slots, np.int32), np.empty(slots, np.uint64)
+    masks, rows = np.zeros((len(left_L) + 1, (len(left_L) + 63) >> 6), np.uint64), 0
+    for index in range(len(left_L)):
+        slot = np.int64(left_L[index] & np.uint64(slots - 1))
+        while row_S[slot] and word_S[slot] != left_L[index]:
+            slot = (slot + 1) & (slots - 1)
+        if row_S[slot] == 0:
+            rows += 1
+            row_S[slot], word_S[slot] = rows, left_L[index]
+        masks[row_S[slot], index >> 6] |= np.uint64(1) << np.uint64(index & 63)
+    row_K = np.zeros(len(right_K), np.int32)
+    for index in range(len(right_K)):
+        slot = np.int64(right_K[index] & np.uint64(slots - 1))
+        while row_S[slot] and word_S[slot] != right_K[index]:
+            slot = (slot + 1) & (slots - 1)
+        row_K[index] = row_S[slot]
+    return row_K, masks
+
+
+@njit(cache=True)
+def align_words(left_L, right_K, partner_L):  # type: ignore[no-untyped-def]
     """Unit-cost alignment of two whole word sequences: partner_L[i] is the index in right_K of word i's partner (the
-    same word, or the one that stands in its place), -1 where it has none; returns the distance. `steps` is scratch of
-    (L + 1) x (K + 1) bytes."""
+    same word, or the one that stands in its place), -1 where it has none; returns the distance.
+
+    The algorithm of `distances`, which keeps for each pair of words whether the distance up to both is that up to the
+    words before them (`level`), and whether it is one more than without the left one (`plus`): that is all a way back
+    needs. A same word is preferred to another in its place, that to leaving out the left, that to the right."""
     rows, columns = len(left_L), len(right_K)
-    above, row = np.arange(columns + 1), np.empty(columns + 1, np.int64)
-    steps[0, :] = INSERT
-    for i in range(1, rows + 1):
-        row[0], steps[i, 0] = i, DELETE
-        for j in range(1, columns + 1):
-            same = left_L[i - 1] == right_K[j - 1]
-            best, step = above[j - 1] + (not same), MATCH if same else SUBSTITUTE
-            if above[j] + 1 < best:
-                best, step = above[j] + 1, DELETE
-            if row[j - 1] + 1 < best:
-                best, step = row[j - 1] + 1, INSERT
-            row[j], steps[i, j] = best, step
-        above, row = row, above
-    i, j = rows, columns
-    partner_L[:] = -1
-    while i > 0:
-        step = steps[i, j]
-        if step == INSERT:
-            j -= 1
-        elif step == DELETE:
+    while rows and columns and left_L[rows - 1] == right_K[columns - 1]:  # a common end is always aligned with itself
+        rows, columns = rows - 1, columns - 1
+        partner_L[rows] = columns
+    partner_L[:rows] = -1
+    if rows == 0 or columns == 0:
+        return rows + columns
+    row_K, masks = word_masks(left_L[:rows], right_K[:columns])
+    blocks, one, high = masks.shape[1], np.uint64(1), np.uint64(63)
+    plus_B, minus_B = np.full(blocks, ~np.uint64(0)), np.zeros(blocks, np.uint64)
+    level, plus = np.empty((columns, blocks), np.uint64), np.empty((columns, blocks), np.uint64)
+    distance, last = np.int64(rows), np.uint64((rows - 1) & 63)
+    for j in range(columns):
+        carry_up, carry_down = one, np.uint64(0)
+        for block in range(blocks):
+            equal = masks[row_K[j], block]
+            vertical = equal | minus_B[block]
+            equal |= carry_down
+            level[j, block] = ((((equal & plus_B[block]) + plus_B[block]) ^ plus_B[block]) | equal) | minus_B[block]
+            up = minus_B[block] | ~(level[j, block] | plus_B[block])
+            down = plus_B[block] & level[j, block]
+            top = last if block == blocks - 1 else high
+            next_up, next_down = (up >> top) & one, (down >> top) & one
+            up, down = (up << one) | carry_up, (down << one) | carry_down
+            plus_B[block], minus_B[block] = down | ~(vertical | up), up & vertical
+            plus[j, block], carry_up, carry_down = plus_B[block], next_up, next_down
+        distance += np.int64(carry_up) - np.int64(carry_down)
+    i, j = rows - 1, columns - 1
+    while i >= 0 and j >= 0:
+        block, bit = i >> 6, np.uint64(i & 63)
+        if left_L[i] == right_K[j] or not (level[j, block] >> bit) & one:
+            partner_L[i] = j
+            i, j = i - 1, j - 1
+        elif (plus[j, block] >> bit) & one:
             i -= 1
         else:
-            i, j = i - 1, j - 1
-            partner_L[i] = j
-    return above[columns]
+            j -= 1
+    return distance

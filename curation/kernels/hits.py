@@ -56,24 +56,31 @@ def chained_window(piece, used, first, end, of_W, words, slack, out_K):  # type:
 
 
 @njit(cache=True)
-def shared_words(wanted_L, words_W, window_K):  # type: ignore[no-untyped-def]
-    """How many words of a reference stand in a window (each occurrence of the reference counts): a cheap upper bound of
-    what an alignment could find. References of more than 100 words are not counted, but taken as found."""
-    if len(wanted_L) > 100:
-        return len(wanted_L)
+def shares_words(wanted_L, words_W, window_K):  # type: ignore[no-untyped-def]
+    """Whether LEAST_SHARED of a reference's words stand in a window (each occurrence of the reference counts): a cheap
+    upper bound of what an alignment could find. References of more than 100 words are taken as found."""
+    words = len(wanted_L)
+    if words > 100:
+        return True
     found = 0
-    for index in range(len(wanted_L)):
+    for index in range(words):
+        if found + words - index < LEAST_SHARED * words:
+            return False
         for place in window_K:
             if words_W[place] == wanted_L[index]:
                 found += 1
                 break
-    return found
+        if found >= LEAST_SHARED * words:
+            return True
+    return False
 
 
 @njit(cache=True)
-def compare(pattern_M, window_K, ahead, data_B, at_W, kind, fold):  # type: ignore[no-untyped-def]
-    """(similarity, first, end) of the whole pattern and the nearest stretch of a window, in words of the window. Where
-    `ahead` > 0 the pattern's first `ahead` words are the window's first, and only the rest is aligned."""
+def compare(pattern_M, window_K, ahead, least, data_B, at_W, kind, fold):  # type: ignore[no-untyped-def]
+    """(similarity, first, end) of the whole pattern and the nearest stretch of a window, in words of the window; zeros
+    where the similarity is less than `least`. Where `ahead` > 0 the pattern's first `ahead` words are the window's
+    first, and only the rest is aligned."""
+    most = np.int64((1.0 - least) * len(pattern_M)) + 1  # one more than enough, whatever is rounded
     room = len(window_K)
     for word in window_K:
         room += at_W[word, 1] - at_W[word, 0]
@@ -86,8 +93,8 @@ def compare(pattern_M, window_K, ahead, data_B, at_W, kind, fold):  # type: igno
         distance, end = align_onwards(pattern_M[same:], symbols_T[same:size])
         first, end = 0, end + same
     else:
-        distance, first, end = align(pattern_M, symbols_T[:size])
-    if end <= first:
+        distance, first, end = align(pattern_M, symbols_T[:size], most)
+    if end <= first or distance > most:
         return 0.0, 0, 0
     if symbols_T[first] == SPACE and first + 1 < end:
         first += 1
@@ -100,10 +107,11 @@ def verify(row_C, ref_C, used_C, piece_C, words_W, at_W, of_W, first_word_N1,  #
     """Align the whole reference of each candidate with its row: (similarity C, first word C, end word C, chain C,
     chained).
 
-    Similarity is 1 - edit distance / symbols of the reference, 0..1; words are indices into at_W. Three windows are
-    tried until enough_R is reached (NEARLY_WHOLE where there are several pieces): from a beginning that agrees word for
-    word; around the best piece; around all pieces joined. Where the third one leaves words out, `chained` holds their
-    number and the words of the hit from chain_C on; otherwise chain_C is -1. `row_C` are indices into first_word_N1.
+    Similarity is 1 - edit distance / symbols of the reference, 0..1, and may be given as 0 where it is less than
+    enough_R; words are indices into at_W. Three windows are tried until enough_R is reached (NEARLY_WHOLE where there
+    are several pieces): from a beginning that agrees word for word; around the best piece; around all pieces joined.
+    Where the third one leaves words out, `chained` holds their number and the words of the hit from chain_C on;
+    otherwise chain_C is -1. `row_C` are indices into first_word_N1.
     """
     count = len(row_C)
     score_C, first_C, end_C = np.zeros(count), np.zeros(count, np.int64), np.zeros(count, np.int64)
@@ -133,9 +141,11 @@ def verify(row_C, ref_C, used_C, piece_C, words_W, at_W, of_W, first_word_N1,  #
                 room_K = np.empty(3 * words + 4 * slack + 64, np.int64)
                 size = chained_window(piece, used_C[index], begin, end, of_W, words, slack, room_K)
                 window_K = room_K[:size]
-            if len(window_K) == 0 or shared_words(wanted, words_W, window_K) < LEAST_SHARED * words:
+            if len(window_K) == 0 or not shares_words(wanted, words_W, window_K):
                 continue
-            score, one, two = compare(pattern_M, window_K, ahead if attempt == 0 else 0, data_B, at_W, kind, fold)
+            least = max(score_C[index], enough_R[ref])
+            score, one, two = compare(pattern_M, window_K, ahead if attempt == 0 else 0, least, data_B, at_W, kind,
+                                      fold)  # fmt: skip
             if score > score_C[index]:
                 score_C[index], first_C[index], end_C[index] = score, window_K[one], window_K[two - 1] + 1
                 chain_C[index] = -1
@@ -161,6 +171,43 @@ def hit_words(hit, first_H, end_H, chain_H, chained):  # type: ignore[no-untyped
 
 
 @njit(cache=True)
+def characters_of(text_B):  # type: ignore[no-untyped-def]
+    """The characters of UTF-8 text."""
+    count = 0
+    for byte in text_B:
+        count += (byte & 0xC0) != 0x80
+    return count
+
+
+@njit(cache=True)
+def characters(data_B, begin_H, end_H):  # type: ignore[no-untyped-def]
+    """The characters of each stretch of UTF-8 text (H)."""
+    out_H = np.empty(len(begin_H), np.int64)
+    for hit in range(len(begin_H)):
+        out_H[hit] = characters_of(data_B[begin_H[hit] : end_H[hit]])
+    return out_H
+
+
+@njit(cache=True)
+def snippets(data_B, begin_H, end_H, most):  # type: ignore[no-untyped-def]
+    """The first `most` characters of each stretch of UTF-8 text: (byte offsets H + 1, bytes)."""
+    first_H1, room = np.zeros(len(begin_H) + 1, np.int32), 0
+    for hit in range(len(begin_H)):
+        room += min(4 * most, end_H[hit] - begin_H[hit])
+    out_B, count = np.empty(room, np.uint8), 0
+    for hit in range(len(begin_H)):
+        left = most
+        for place in range(begin_H[hit], end_H[hit]):
+            left -= (data_B[place] & 0xC0) != 0x80
+            if left < 0:
+                break
+            out_B[count] = data_B[place]
+            count += 1
+        first_H1[hit + 1] = count
+    return first_H1, out_B[:count]
+
+
+@njit(cache=True)
 def places(first_H, end_H, chain_H, chained, at_W, of_W, data_B, start_S):  # type: ignore[no-untyped-def]
     """Where hits stand, P x 6 in the order of hits and words: hit, stretch, first and end byte in data_B, first and end
     character in the stretch. A hit has several places where it runs over stretches or leaves words out."""
@@ -177,13 +224,8 @@ def places(first_H, end_H, chain_H, chained, at_W, of_W, data_B, start_S):  # ty
                 out = np.concatenate((out, np.empty((len(out), 6), np.int64)))
             begin, end = at_W[span[index], 0], at_W[span[last], 1]
             out[count, 0], out[count, 1], out[count, 2], out[count, 3] = hit, stretch, begin, end
-            characters = 0
-            for place in range(start_S[stretch], begin):
-                characters += (data_B[place] & 0xC0) != 0x80
-            out[count, 4] = characters
-            for place in range(begin, end):
-                characters += (data_B[place] & 0xC0) != 0x80
-            out[count, 5] = characters
+            out[count, 4] = characters_of(data_B[start_S[stretch] : begin])
+            out[count, 5] = out[count, 4] + characters_of(data_B[begin:end])
             count += 1
             index = last + 1
     return out[:count]

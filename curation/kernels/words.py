@@ -23,6 +23,11 @@ Bytes = npt.NDArray[np.uint8]
 Words = npt.NDArray[np.uint64]
 
 
+NOT_ASCII = 128
+PLAIN_LETTERS = np.array([ord(chr(byte).lower()) if byte < 128 and chr(byte).isalnum() else byte & NOT_ASCII
+                          for byte in range(256)], np.uint8)  # fmt: skip  # folded; 0 where a byte separates
+
+
 @functools.cache
 def character_tables() -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint16]]:
     """(class, folded code point) of every code point of the basic plane, 65,536 each."""
@@ -101,6 +106,45 @@ def hash_words(data_B, start, end, kind, fold, out_W, at_W, count):  # type: ign
         out_W[count], at_W[count, 0], at_W[count, 1] = mix(value), first, last
         count += 1
     return count
+
+
+@njit(cache=True)
+def word_hashes(data_B, start, end, kind, fold, out_W, count):  # type: ignore[no-untyped-def]
+    """`hash_words` without the byte offsets, in less than half of the time: without them ASCII needs no branch per
+    character, and branches at the ends of words are mispredicted. Indices are unsigned, since those with a sign are
+    compared with 0 each time."""
+    text_B, hash_W = data_B[start:end], out_W[count:]
+    place, found, inside, one = np.uint64(0), np.uint64(0), np.uint64(0), np.uint64(1)
+    value = np.uint64(0xCBF29CE484222325)
+    while place < np.uint64(len(text_B)):
+        letter = np.uint64(PLAIN_LETTERS[text_B[place]])
+        if letter < np.uint64(NOT_ASCII):
+            hash_W[found] = value  # what a word has come to, overwritten until the word has ended
+            now = np.uint64(letter != 0)
+            found += inside & (now ^ one)
+            inside = now
+            value = (value ^ letter) * np.uint64(0x100000001B3) if now else np.uint64(0xCBF29CE484222325)
+            place += one
+            continue
+        code, size = code_point(text_B, place)
+        place += np.uint64(size)
+        what = kind[code] if code < 65536 else 2 * (code >= 0x20000 and code < 0x40000)
+        folded = np.uint64(fold[code]) if code < 65536 else np.uint64(code)
+        if what == 1:
+            inside, value = one, (value ^ folded) * np.uint64(0x100000001B3)
+        elif what != 3:
+            hash_W[found] = value
+            found += inside
+            inside, value = np.uint64(0), np.uint64(0xCBF29CE484222325)
+            if what == 2:
+                hash_W[found] = (value ^ folded) * np.uint64(0x100000001B3)
+                found += one
+    if inside:
+        hash_W[found] = value
+        found += one
+    for word in range(np.int64(found)):
+        hash_W[word] = mix(hash_W[word])
+    return count + np.int64(found)
 
 
 @njit(cache=True, inline="always")

@@ -11,6 +11,7 @@ from curation.contamination.facts import EVIDENCE
 from curation.measures import JoinMeasure
 
 if TYPE_CHECKING:
+    from curation.contamination.search import Options
     from curation.join_work import JoinWork
 
 
@@ -71,7 +72,13 @@ class Contamination(JoinMeasure):
         found = super().identity()
         return {**found, "config": found["config"] | {"embedding_model": self.model_digest()}}
 
+    def options(self) -> Options:
+        """What the search goes by."""
+        from curation.contamination.search import Options
+
+        return Options(version=self.version, model_digest=self.model_digest(), **self.model_dump())
+
     def join(self, work: JoinWork) -> None:
         from curation.contamination.search import search
 
-        search(work, self)
+        search(work, self.options())

@@ -26,8 +26,7 @@ from rich.console import Console
 from rich.table import Table
 
 from curation import schema
-from curation.contamination.index import build_index, index_name, save_index
-from curation.contamination.items import component_texts
+from curation.contamination.search import index_of
 from curation.fingerprint import hash_file
 from curation.join_work import JoinWork, RowPart
 from curation.measures.contamination import Contamination
@@ -104,10 +103,7 @@ def first_rows(corpus: Corpus, rows: int) -> Corpus:
 def make_index(work: JoinWork, measure: Contamination) -> float:
     """Build the index of the items where the join looks for it, once for a set of benchmarks; CPU-seconds."""
     began = time.process_time()
-    items = component_texts(work.against)
-    work.cache.mkdir(parents=True, exist_ok=True)
-    name = index_name(items, measure.item_cap, measure.version)
-    save_index(build_index(items, measure.item_cap), work.cache / f"index-{name}")
+    index_of(work, measure.options())
     return time.process_time() - began
 
 
