@@ -17,9 +17,12 @@ from curation.console import out, print_json
 from curation.errors import UserError, did_you_mean
 from curation.ingest import IngestReport, ingest, visible_files
 from curation.outputs import write_atomically
-from curation.recognising import Recognised, reader_of, recognise_file
+from curation.recognising import Recognised, reader_of, recognise_file, shape_for
 
-HEADER = "# Written by 'kedge add'; edit it and run 'kedge add {name}' again. licence: an SPDX id or unknown.\n"
+HEADER = (
+    "# Written by 'kedge add'; edit it and run 'kedge add {name}' again. licence: an SPDX id or unknown;\n"
+    "# skill: a word of your own, where all rows train one skill.\n"
+)
 
 
 def add(reference: str, name: str | None, stage: str | None, held_out: float | None) -> tuple[IngestReport, Catalog]:
@@ -98,17 +101,14 @@ def _hub(project: Project, reference: str, stage: str | None) -> tuple[Recognise
         known = project.paths("sources", ".yaml")
         raise UserError(f"'{reference}' is no file, folder, source or dataset id", did_you_mean(reference, known))
     from curation import registry
-    from curation.shapes import SHAPES, recognise
+    from curation.shapes import SHAPES
     from curation.sources.hf_hub import HfHub, pinned_revision
 
     revision = pinned_revision(reference)
     source = registry.make("sources", "hf_hub", {"revision": revision})
     assert isinstance(source, HfHub)
     values = [item.value for item in parsing.first_records(Path(reference), source, 200) if item.value is not None]
-    shape = schema.BENCHMARK if stage == schema.BENCHMARK else recognise(values)
-    if shape is None:
-        raise UserError(f"the shape of '{reference}' is not known", f"write catalogs/sources/NAME.yaml; shapes: "
-                        f"{', '.join(SHAPES)}")  # fmt: skip
+    shape = shape_for(values, stage, reference)
     seen = Recognised("hf_hub", shape, stage or SHAPES[shape].stages[0], [])
     return seen, {"reader": "hf_hub", "path": reference, "revision": revision}
 
@@ -129,6 +129,9 @@ def print_report(report: IngestReport, catalog: Catalog, as_json: bool) -> None:
         out.print(f"ignored for training, kept in meta: {', '.join(report.ignored)}", markup=False)
     out.print(f"{report.name}: {report.num_rows:,} {report.stage} rows, {report.num_rejects:,} rejects, "
               f"{report.num_files_read} of {report.num_files} files read", markup=False)  # fmt: skip
+    if catalog.source(report.name)[1].parameters.get("shape") == "prompts":
+        out.print("no row has a ground truth: measures read the prompts, and the rule unverifiable_prompt leaves them "
+                  "out of mixtures; look-alikes: kedge measure --only safety, then kedge show safety")  # fmt: skip
     what = "--only contamination" if report.stage == schema.BENCHMARK else report.name
     out.print(f"next: kedge measure {what}", markup=False)
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from curation import registry
 from curation.catalog import Catalog
-from curation.config import PROJECT_FILE, find_project, shown
+from curation.config import PROJECT_FILE, SHIPPED, Project, find_project, shown
 from curation.console import out, print_json, table
 from curation.errors import EXIT_INSTRUMENT, EXIT_OK, UserError, did_you_mean
 from curation.figures import figures, print_figures
@@ -16,7 +16,10 @@ from curation.queries import single_select, sql_error
 if TYPE_CHECKING:
     from curation.doctoring import Finding
 
-FOLDERS = ("sources", "rules", "mixtures", "benchmarks", "suites", "runs", "probes", "templates")
+FOLDERS = ("sources", "rules", "mixtures", "benchmarks", "suites", "runs", "probes", "templates", "taxonomies",
+           "skills")  # fmt: skip
+KINDS = (*FOLDERS, "phrases", "recipes")  # the last two are shipped: a project has none of its own
+SINGULAR = {"taxonomies": "taxonomy"}
 SUFFIXES = {"sources": ".yaml", "rules": ".sql", "mixtures": ".sql", "templates": ".jinja"}
 LAKE_KIND = {"sources": "rows"}
 EVIDENCE_SHOWN = 5
@@ -144,7 +147,7 @@ def _short(value: Any, limit: int = 300) -> str:
 def show(name: str, as_json: bool) -> None:
     """List a kind, or describe the thing of that name in every kind that has it. Raises UserError for neither."""
     catalog = Catalog(find_project())
-    if name in FOLDERS or name == "checkpoints":
+    if name in KINDS or name == "checkpoints":
         listed = _list(catalog, name)
         print_json(listed) if as_json else table(
             name, ["name", "file", "published"], [list(v.values()) for v in listed]
@@ -152,8 +155,8 @@ def show(name: str, as_json: bool) -> None:
         return
     described = _describe(catalog, name)
     if not described:
-        known = {other for kind in FOLDERS for other in catalog.project.paths(kind, SUFFIXES.get(kind, ".yaml"))}
-        raise UserError(f"nothing is named '{name}'", did_you_mean(name, known | set(FOLDERS)))
+        known = {other for kind in KINDS for other in _paths(catalog, kind)}
+        raise UserError(f"nothing is named '{name}'", did_you_mean(name, known | set(KINDS)))
     told = figures(catalog, name)
     if as_json:
         print_json(described + [section.values for section in told])
@@ -176,7 +179,13 @@ def _list(catalog: Catalog, kind: str) -> list[dict[str, Any]]:
                 for item in checkpoints.every(catalog)]  # fmt: skip
     published = {manifest.name: manifest for _, manifest in catalog.manifests(LAKE_KIND.get(kind, kind))}
     return [{"name": name, "file": shown(path), "published": _state(published.get(name))}
-            for name, path in catalog.project.paths(kind, SUFFIXES.get(kind, ".yaml")).items()]  # fmt: skip
+            for name, path in _paths(catalog, kind).items()]  # fmt: skip
+
+
+def _paths(catalog: Catalog, kind: str) -> dict[str, Path]:
+    """The files of a kind by name, as far as anything reads them."""
+    project = catalog.project if kind in FOLDERS else Project(SHIPPED.parent)
+    return project.paths(kind, SUFFIXES.get(kind, ".yaml"))
 
 
 def _state(manifest: Any) -> str | None:
@@ -187,12 +196,12 @@ def _describe(catalog: Catalog, name: str) -> list[dict[str, Any]]:
     from curation import checkpoints
 
     found: list[dict[str, Any]] = []
-    for kind in FOLDERS:
-        path = catalog.project.paths(kind, SUFFIXES.get(kind, ".yaml")).get(name)
+    for kind in KINDS:
+        path = _paths(catalog, kind).get(name)
         published = catalog.latest(LAKE_KIND.get(kind, kind), name)
         if path is None and published is None:
             continue
-        item: dict[str, Any] = {"kind": kind.removesuffix("s"), "name": name}
+        item: dict[str, Any] = {"kind": SINGULAR.get(kind, kind.removesuffix("s")), "name": name}
         if path is not None:
             item["file"] = shown(path)
         if published is not None:

@@ -116,7 +116,9 @@ def _of_safety(catalog: Catalog, name: str) -> Figures:
     if not sources or any(signal_parts(catalog, measure, source) is None for source in sources):
         return _missing("refusals", "kedge measure --only safety")
     report = refusals(catalog, taxonomy=name)
-    return Figures({"kind": "refusals", "name": name} | report.as_json(), (_refusal_table(report),))
+    alike, rows = (sum(getattr(item, key) for item in report.categories) for key in ("num_look_alikes", "num_rows"))
+    line = f"look-alikes (prompts that sound dangerous and are benign): {alike:,} of {rows:,} rows"
+    return Figures({"kind": "refusals", "name": name} | report.as_json(), (_refusal_table(report),), (line,))
 
 
 def _refusal_table(report: Report) -> Table:

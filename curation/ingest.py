@@ -33,12 +33,15 @@ from curation.shapes import SHAPES
 
 PARSER_VERSION = 2
 SHOWN_REJECTS = 5
+LABELS = ("skill", "domain")  # of a whole source, the first that it has
 
 
 class SourceFile(Strict):
     """`catalogs/sources/NAME.yaml`. `path` is one file, folder, glob or dataset id, or a list of them, relative to the
     project. `fields` gives a record's field the name that the shape wants (`{instruction: query}`). `held_out` is the
-    share (0..1) of prompts kept out of every training mixture, `reject_share` the share of records that may fail."""
+    share (0..1) of prompts kept out of every training mixture, `reject_share` the share of records that may fail.
+    `skill` (else `domain`), a word of your own, is what the measure `skills` says of every row whose record names no
+    skill itself."""
 
     reader: str
     path: str | list[str]
@@ -51,6 +54,8 @@ class SourceFile(Strict):
     origin: Literal["human", "distilled", "web", "generated", "unknown"] = "unknown"
     teacher: str | None = None
     teacher_terms: str | None = None
+    skill: str | None = Field(default=None, min_length=1)
+    domain: str | None = Field(default=None, min_length=1)
     held_out: float = Field(default=0.0, ge=0, lt=1)
     reject_share: float = Field(default=0.0, ge=0, le=1)
 
@@ -362,6 +367,7 @@ def _publish(catalog: Catalog, target: Path, name: str, source: SourceFile, pars
     parts = [item.part for item in plan if item.part is not None]
     told = ("licence", "revision", "origin", "teacher", "teacher_terms", "held_out", "shape", "reader")
     facts = {key: getattr(source, key) for key in told}
+    facts |= {key: value for key in LABELS if (value := getattr(source, key)) is not None}
     manifest = Manifest(
         kind="rows", name=name, stage=source.stage, parts=parts,
         fingerprint=fingerprint([parser, [part.hash for part in parts]]),

@@ -42,7 +42,10 @@ def print_preview(name: str, as_json: bool) -> None:
     for item in seen["short"]:
         asked = f"{item['take']} asks for {item['requested']:,} {item['unit']} of '{item['source']}'"
         out.print(f"SHORT: {asked}, which has {item['offered']:,}", style="red", markup=False)
-    state = "frozen as it is" if seen["frozen"] else f"next: kedge mix build {seen['name']}"
+    state = f"next: kedge mix build {seen['name']}"
+    if seen["frozen"]:
+        since = f" since {seen['frozen_at'][:16].replace('T', ' ')} UTC" if seen["frozen_at"] else ""
+        state = f"frozen{since} as {seen['fingerprint'][:12]}, and nothing it is made of changed"
     out.print(f"{seen['name']} ({seen['stage']}): {seen['num_rows']:,} rows; {state}", markup=False)
 
 

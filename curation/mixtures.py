@@ -13,9 +13,10 @@ from curation.catalog import Catalog, write_parquet
 from curation.config import SqlFile, Strict, load_sql, shown
 from curation.errors import GateFailed, Problem, UserError, did_you_mean
 from curation.fingerprint import fingerprint
-from curation.measuring import Measure, Needs, ensure, measure_fingerprint, needed
+from curation.measuring import Measure, Needs, ensure, measure_fingerprint, needed, signal_parts
 from curation.outputs import Manifest
 from curation.queries import at_line, require_repeatable, single_select, sql_error
+from curation.relations import parquet_list
 from curation.rules import bind_kept, load_rules, verdict_files, verdict_fingerprint
 from curation.takes import account, create_macros, find_takes, hopeless, shortfalls, take_name
 
@@ -191,19 +192,51 @@ def _counts(connection: duckdb.DuckDBPyConnection) -> dict[str, Any]:
 
 def preview(catalog: Catalog, name: str) -> dict[str, Any]:
     """What a mixture would hold: counts per source, for every take what it asked, was offered and delivered, and what
-    the mixture covers. Nothing is written but missing signals and verdicts."""
+    the mixture covers. Nothing is written but missing signals and verdicts.
+
+    A mixture that is frozen as its file, sources, rules and signals are now is not queried again: the counts are those
+    of its manifest, the coverage is that of its rows. `frozen` tells that, and `frozen_at` since when (ISO 8601).
+    """
     from curation.coverage import coverage
 
     file = load_mixture(catalog, name)
+    measures = measures_of(catalog, file.header, shown(file.path))
+    digest = mixture_fingerprint(catalog, file, measures)
+    folder = _target(catalog, file.name, digest)
+    manifest = catalog.manifest(folder)
     connection = catalog.session()
     try:
-        plan = _bind(catalog, file, connection)
-        covered = coverage(catalog, connection, file.name, plan.header.stage)
+        if manifest is None:
+            plan = _bind(catalog, file, connection)
+            digest, takes, counts = plan.fingerprint, plan.takes, plan.counts
+        else:
+            _bind_frozen(catalog, connection, _frozen(folder, manifest), measures)
+            takes = manifest.counts["takes"]
+            counts = {key: manifest.counts[key] for key in ("num_rows", "tokens", "trained_tokens", "sources")}
+        covered = coverage(catalog, connection, file.name, file.header.stage)
     finally:
         connection.close()
-    frozen = catalog.manifest(_target(catalog, file.name, plan.fingerprint)) is not None
-    return {"name": file.name, "stage": plan.header.stage, "fingerprint": plan.fingerprint, "frozen": frozen,
-            "takes": plan.takes, "short": shortfalls(plan.takes), "coverage": covered} | plan.counts  # fmt: skip
+    since = None if manifest is None else catalog.provenance(folder).get("created_at")
+    return {"name": file.name, "stage": file.header.stage, "fingerprint": digest, "frozen": manifest is not None,
+            "frozen_at": since, "takes": takes, "short": shortfalls(takes), "coverage": covered} | counts  # fmt: skip
+
+
+def _bind_frozen(catalog: Catalog, connection: duckdb.DuckDBPyConnection, mixture: FrozenMixture,
+                 measures: list[Measure]) -> None:  # fmt: skip
+    """Create `plan` with row_id, source and tokens (null where no measure counts them) from a frozen mixture's parts,
+    and the macros of mixtures, of which the takes want a `kept`."""
+    connection.execute("CREATE TEMP VIEW kept AS SELECT *, NULL::INTEGER AS tokens, NULL::INTEGER AS trained_tokens "
+                       f"FROM rows_{mixture.stage}")  # fmt: skip
+    create_macros(connection, mixture.stage, {name: item.stage or "" for name, (_, item) in catalog.sources().items()},
+                  mixture.manifest.parameters["on_shortfall"])  # fmt: skip
+    plan = f"SELECT row_id::UUID AS row_id, source, NULL::INTEGER AS tokens FROM {parquet_list(mixture.train)}"
+    if counting := [measure for measure in measures if "tokens" in measure.columns.names]:
+        sources = [name for name, item in mixture.manifest.counts["sources"].items() if item["rows"]]
+        ensure(catalog, counting[0], sources)
+        files = [part for name in sources for part in signal_parts(catalog, counting[0], name) or []]
+        plan = f"SELECT p.row_id, p.source, t.tokens FROM ({plan}) AS p LEFT JOIN {parquet_list(files)} AS t " \
+               "ON p.row_id = t.row_id"  # fmt: skip
+    connection.execute(f"CREATE TEMP TABLE plan AS {plan}")
 
 
 def _target(catalog: Catalog, name: str, digest: str) -> Path:

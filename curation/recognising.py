@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from curation import registry, schema
 from curation.config import shown
 from curation.errors import UserError
 from curation.parsing import first_records
-from curation.shapes import SHAPES, recognise
+from curation.shapes import SHAPES, prompt_key, recognise
 from curation.sources import Source
 
 LOOKED_AT = 200
@@ -36,6 +37,23 @@ def reader_of(path: Path) -> str:
     return suffixes[max(fitting, key=len)]
 
 
+def shape_for(values: list[dict[str, Any]], stage: str | None, name: str) -> str:
+    """The shape of the records of `name` for the stage that is wanted, if any. Prompts without an answer that is known
+    become rows where stage rlvr is asked for. Raises UserError with the fields and what may be done."""
+    shape = schema.BENCHMARK if stage == schema.BENCHMARK else recognise(values)
+    prompt = prompt_key(values) if shape is None else None
+    if prompt is not None and stage == "rlvr":
+        return "prompts"
+    if shape is None:
+        keys = sorted({key for value in values for key in value})
+        step = f"write catalogs/sources/NAME.yaml with shape and fields; shapes: {', '.join(SHAPES)}"
+        if prompt is not None:
+            step = f"where '{prompt}' is all (to measure it, or for rewards that need no answer): kedge add {name} " \
+                   f"--stage rlvr; for items that rows are compared with: --stage benchmark; else {step}"  # fmt: skip
+        raise UserError(f"the shape of its records is not known (fields: {', '.join(keys)[:300]})", step, where=name)
+    return shape
+
+
 def recognise_file(path: Path, *, stage: str | None = None, reader: str | None = None) -> Recognised:
     """Look at the first 200 records. `stage` is the one wanted, if any. Raises UserError with what was seen."""
     if path.is_file() and path.stat().st_size == 0:
@@ -53,12 +71,8 @@ def recognise_file(path: Path, *, stage: str | None = None, reader: str | None =
         if name == "hf_hub":
             step = "choose config and split in reader_options of catalogs/sources/NAME.yaml (reader: hf_hub)"
         raise UserError(f"nothing in it can be read: {problem}", step, where=shown(path))
-    shape = schema.BENCHMARK if stage == schema.BENCHMARK else recognise(values)
+    shape = shape_for(values, stage, shown(path))
     keys = sorted({key for value in values for key in value})
-    if shape is None:
-        raise UserError(f"the shape of its records is not known (fields: {', '.join(keys)[:300]})",
-                        f"write catalogs/sources/NAME.yaml with shape and fields; shapes: {', '.join(SHAPES)}",
-                        where=shown(path))  # fmt: skip
     stages = SHAPES[shape].stages
     if stage is not None and stage not in stages:
         raise UserError(f"its records have the shape '{shape}', which cannot fill {stage} rows", f"use --stage "

@@ -85,7 +85,7 @@ DUPLICATES = pa.schema(
     [("row_id", UUID), ("representative", UUID), ("source", pa.string()), ("representative_source", pa.string())]
 )
 
-STATES = ("right", "wrong", "truncated", "unparsed", "error")
+STATES = ("right", "wrong", "truncated", "unparsed", "timeout", "error")
 SCORES = pa.schema(
     [
         ("benchmark", pa.string()),
@@ -103,6 +103,6 @@ SCORES = pa.schema(
         ("refused", pa.bool_()),
         ("prompt_hash", pa.string()),  # hash of the rendered prompt's text
         ("prompt", pa.string()),
-        ("detail", pa.string()),  # what went wrong, for errors
+        ("detail", pa.string()),  # what went wrong, for errors and timeouts
     ]
 )

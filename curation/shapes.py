@@ -264,6 +264,17 @@ def _verifiable(record: Mapping[str, Any], stage: str) -> tuple[Fields, set[str]
     return fields, used
 
 
+def _prompts(record: Mapping[str, Any], stage: str) -> tuple[Fields, set[str]]:
+    """A prompt alone: no ground truth and no verifier."""
+    key = need(record, PROMPTS, "prompt")
+    value = record[key]
+    prompt = messages(value, key) if isinstance(value, list) else [{"role": "user", "content": text_of(value, key)}]
+    check_order(prompt, ends=None)
+    if not any(turn.get("content", "").strip() for turn in prompt):
+        raise Rejected(f"'{key}' is empty")
+    return {"prompt": prompt}, {key}
+
+
 def share(value: Any) -> float:
     """A number in 0..1. Raises Rejected for anything else."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
@@ -314,7 +325,9 @@ SHAPES: dict[str, Shape] = {
         Shape("dolly", ("sft", "midtrain"), _has("instruction", "response"), _dolly),
         Shape("prompt_completion", ("sft", "midtrain"), _has("prompt", "completion"), _prompt_completion),
         Shape("text", ("midtrain",), _has("text"), _text),
-        Shape("benchmark", ("benchmark",), lambda record: False, benchmark_item),  # taken where it is asked for
+        # Taken where their stage is asked for: an answer under a name of its own must not be lost without a word.
+        Shape("prompts", ("rlvr",), lambda record: False, _prompts),
+        Shape("benchmark", ("benchmark",), lambda record: False, benchmark_item),
     )
 }  # fmt: skip
 
@@ -329,4 +342,10 @@ def recognise(records: Iterable[Mapping[str, Any]]) -> str | None:
     return max(counts, key=lambda name: (counts[name], -order.index(name)), default=None)
 
 
-__all__ = ["SHAPES", "Rejected", "Shape", "merge_twins", "recognise"]
+def prompt_key(records: Iterable[Mapping[str, Any]]) -> str | None:
+    """The key of a prompt, where every record has one of the names of prompts with a value; that of the first."""
+    keys = [first(record, PROMPTS) for record in records]
+    return keys[0] if keys and all(keys) else None
+
+
+__all__ = ["PROMPTS", "SHAPES", "Rejected", "Shape", "merge_twins", "prompt_key", "recognise"]

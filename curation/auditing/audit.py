@@ -30,7 +30,7 @@ from curation.measures._rendered import RenderedMeasure
 from curation.mixtures import FrozenMixture
 from curation.outputs import Manifest, Part
 
-AUDIT_VERSION = 4
+AUDIT_VERSION = 5
 
 
 @dataclass

@@ -10,8 +10,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from curation.auditing.audit import Audit, audit_key, audit_rows, filled_columns, mirror_for
-from curation.auditing.case import Case, labels_of, read_rows
+from curation.auditing.case import Case, read_rows
 from curation.auditing.gate import default_mirror
+from curation.auditing.labels import told_labels
 from curation.auditing.launch_files import Launch
 from curation.auditing.mirrors import Mirror
 from curation.auditing.setting import Setting
@@ -83,7 +84,7 @@ def launch_case(launch: Launch, path: Path, tokenizer: str | None, max_length: i
     measure = _measure(mirror, project, reference, launch.template or "tokenizer", launch.template_kwargs, launch.stage,
                        parts)  # fmt: skip
     return Case(path.name, launch.stage, read_rows(parts), measured_parts(measure, parts, launch.stage), mirror, parts,
-                measure, setting, problems=tuple(launch.problems), labels=labels_of(parts))  # fmt: skip
+                measure, setting, problems=tuple(launch.problems), labels=told_labels(parts))  # fmt: skip
 
 
 def files_of(path: Path) -> list[Path]:
@@ -117,7 +118,7 @@ def bare_case(path: Path, tokenizer: str, max_length: int | None, project: Proje
     own = loaded.hf.chat_template is not None
     measure = _measure(mirror, project, tokenizer, "tokenizer" if own else "chatml", {}, stage, parts)
     return Case(path.name, stage, read_rows(parts), measured_parts(measure, parts, stage), mirror, parts, measure,
-                Setting(Path(loaded.reference)), labels=labels_of(parts))  # fmt: skip
+                Setting(Path(loaded.reference)), labels=told_labels(parts))  # fmt: skip
 
 
 def measured_parts(measure: RenderedMeasure, parts: list[Path], stage: str) -> pa.Table:

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -27,7 +26,6 @@ from curation.errors import Problem
 from curation.measures._rendered import RenderedMeasure
 from curation.measures.pair_anatomy import sequences
 
-LABELS = ("language", "skill")
 JUDGED_BY = ("row_id", "source", "epoch", "prompt_hash", "ground_truth", "verifier", "pass_rates")
 
 
@@ -76,19 +74,6 @@ def read_rows(parts: list[Path]) -> pa.Table:
     """The columns of frozen or bare row parts that an audit judges by."""
     names = [name for name in JUDGED_BY if name in pq.read_schema(parts[0]).names]
     return pa.concat_tables([pq.read_table(part, columns=names) for part in parts])
-
-
-def labels_of(parts: list[Path]) -> dict[str, pa.ChunkedArray]:
-    """What the rows' `meta` says of their language and skill, for those of the two that some row has."""
-    if "meta" not in pq.read_schema(parts[0]).names:
-        return {}
-    found: dict[str, pa.ChunkedArray] = {}
-    for kind in LABELS:
-        column = pl.concat([pl.read_parquet(part, columns=["meta"])["meta"].str.json_path_match(f"$.{kind}")
-                            for part in parts])  # fmt: skip
-        if column.null_count() < len(column):
-            found[kind] = pa.chunked_array([column.to_arrow().cast(pa.string())])
-    return found
 
 
 def checks_of(case: Case, judged: Judged, sources: list[dict[str, Any]]) -> list[Check]:

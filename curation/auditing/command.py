@@ -78,7 +78,7 @@ def sweep_mixture(name: str, tokenizer: str | None, to: Path | None) -> Sweep:
     catalog = Catalog(find_project())
     subject = mixture_subject(catalog, name, tokenizer, None)
     table = measured(catalog, subject.anatomy, subject.mixture)
-    made = sweep(subject.case(table))
+    made = sweep(subject.case(catalog, table))
     made.details |= {"mixture": f"{subject.mixture.name}@{subject.mixture.fingerprint[:12]}",
                     "template": subject.anatomy.template, "rendering": subject.anatomy.path}  # fmt: skip
     made.folder = catalog.folder("sweeps", subject.name, fingerprint([SWEEP_VERSION, subject.key])[:16])

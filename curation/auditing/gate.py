@@ -11,8 +11,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from curation.auditing.audit import Audit, audit_key, audit_rows, filled_columns, measured, mirror_for
-from curation.auditing.case import Case, labels_of, read_rows
+from curation.auditing.case import Case, read_rows
 from curation.auditing.checks import Check
+from curation.auditing.labels import Measured, labels_of, measured_labels
 from curation.auditing.mirrors import Mirror
 from curation.auditing.setting import Setting
 from curation.catalog import Catalog
@@ -23,14 +24,16 @@ from curation.measures.anatomy import anatomy_for
 from curation.mixtures import FrozenMixture, find_frozen
 from curation.outputs import Manifest
 from curation.reports.audit import worst_rows, write
-from curation.runs import Run, Waiver
+from curation.run_files import Waiver
+from curation.runs import Run
 
 TOLERANCE = 1e-9
 
 
 @dataclass(frozen=True)
 class Subject:
-    """What is audited: a frozen mixture, its anatomy under a tokenizer and template, a mirror, and the key."""
+    """What is audited: a frozen mixture, its anatomy under a tokenizer and template, a mirror, the strata that its
+    rows have as signals, and the key."""
 
     name: str
     mixture: FrozenMixture
@@ -38,19 +41,23 @@ class Subject:
     anatomy: RenderedMeasure
     waivers: tuple[Waiver, ...] = ()
     setting: Setting = field(default_factory=Setting)
+    measured: tuple[Measured, ...] = ()
 
     @property
     def key(self) -> str:
-        return audit_key(self.mirror, self.anatomy, self.mixture.fingerprint, self.setting)
+        data = self.mixture.fingerprint
+        if self.measured:
+            data = fingerprint([data, {item.kind: item.identity for item in self.measured}])
+        return audit_key(self.mirror, self.anatomy, data, self.setting)
 
-    def case(self, table: pa.Table) -> Case:
+    def case(self, catalog: Catalog, table: pa.Table) -> Case:
         """What is judged, with the anatomy of its rows."""
         held_out: set[str] = set()
         for part in self.mixture.held_out if self.mixture.stage == "rlvr" else []:
             held_out |= set(pq.read_table(part, columns=["prompt_hash"])["prompt_hash"].to_pylist())
         return Case(self.name, self.mixture.stage, read_rows(self.mixture.train), table, self.mirror,
                     self.mixture.train, self.anatomy, self.setting, frozenset(held_out),
-                    labels=labels_of(self.mixture.train))  # fmt: skip
+                    labels=labels_of(catalog, self.mixture.train, self.measured))  # fmt: skip
 
     def folder(self, catalog: Catalog) -> Path:
         """Where its audit lies; waivers have their part in it, since they change what the report says."""
@@ -66,7 +73,8 @@ def run_subject(catalog: Catalog, run: Run) -> Subject:
     anatomy = anatomy_for(catalog.project, run.tokenizer_reference(), run.template_reference(), path,
                           mirror.rendering_kwargs(run.file.template_kwargs), mixture.stage)  # fmt: skip
     setting = Setting(run.model_folder(), run.options, run.file.num_processes)
-    return Subject(run.name, mixture, mirror, anatomy, tuple(run.file.waivers), setting)
+    return Subject(run.name, mixture, mirror, anatomy, tuple(run.file.waivers), setting,
+                   measured_labels(catalog, mixture))  # fmt: skip
 
 
 def mixture_subject(catalog: Catalog, name: str, tokenizer: str | None, max_length: int | None) -> Subject:
@@ -82,7 +90,8 @@ def mixture_subject(catalog: Catalog, name: str, tokenizer: str | None, max_leng
     anatomy = anatomy_for(catalog.project, str(reference), str(header.get("template", "tokenizer")), path,
                           header.get("template_kwargs", {}), mixture.stage)  # fmt: skip
     folder = Path(anatomy.tokenizer)
-    return Subject(mixture.name, mixture, mirror, anatomy, (), Setting(folder if folder.is_dir() else None))
+    return Subject(mixture.name, mixture, mirror, anatomy, (), Setting(folder if folder.is_dir() else None),
+                   measured_labels(catalog, mixture))  # fmt: skip
 
 
 def default_mirror(stage: str, parts: list[Path], assistant_only: bool = False) -> Mirror:
@@ -101,7 +110,7 @@ def audit_subject(catalog: Catalog, subject: Subject) -> Audit:
     folder = subject.folder(catalog)
     if catalog.manifest(folder) is None:
         table = measured(catalog, subject.anatomy, subject.mixture)
-        audit, fates = audit_rows(subject.case(table), subject.key)
+        audit, fates = audit_rows(subject.case(catalog, table), subject.key)
         waive(audit.checks, subject.waivers)
         describe(audit, subject, fates)
         with catalog.publishing(folder) as draft:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -17,9 +15,10 @@ from curation.auditing.judged import Judged
 from curation.auditing.mirrors import Mirror
 from curation.auditing.rl_signal import GRPOBatch, Rollouts, signal
 from curation.auditing.setting import Setting
-from curation.errors import UserError
+from curation.verifiers.attacks import forms
+from curation.verifiers.named import VERIFIERS, Item, canonical, judge_all
 
-KNOWN = ("choice", "exact", "numeric")
+REFUSED = "not accepted by its verifier"
 SIGNAL = 0.30  # below this share of groups with a gradient most of the sampling is paid for nothing
 VERL_BATCH = ("train_batch_size", "ppo_mini_batch_size", "ppo_micro_batch_size_per_gpu")
 ROLLOUT_SHARE = 0.95  # the quantile of earlier rollouts that stands for a solution's length
@@ -42,9 +41,10 @@ def prompt_checks(rows: Judged, anatomy: pa.Table, prompts: Prompts, mirror: Mir
     """R1, R2, R4, R5 and R6 (R3 is setting_checks.context_fits)."""
     yield _overlong(rows, mirror)
     yield _room(rows, anatomy, mirror)
-    yield _truth(prompts, int(rows.errors.sum()))
-    yield _signal(prompts, group_size(mirror, setting))
-    yield _batches(mirror, setting)
+    if getattr(mirror, "rewarded", True):  # a teacher's signal needs neither ground truths nor groups
+        yield _truth(prompts, int(rows.errors.sum()))
+        yield _signal(prompts, group_size(mirror, setting))
+        yield _batches(mirror, setting)
 
 
 def _overlong(rows: Judged, mirror: Mirror) -> Check:
@@ -86,13 +86,12 @@ def _room(rows: Judged, anatomy: pa.Table, mirror: Mirror) -> Check:
 def _truth(prompts: Prompts, raising: int) -> Check:
     """R4: a ground truth that its own verifier accepts, no prompt that is also held out, and none on which the template
     raises (which a length filter may take for too long)."""
-    rows = zip(prompts.ground_truth.to_pylist(), prompts.verifier.to_pylist(), strict=True)
-    states = Counter(_state(truth, name) for truth, name in rows)
+    states = _states(prompts)
     hashes = prompts.prompt_hash.to_pylist() if prompts.prompt_hash is not None else []
     states["also held out"] = sum(item in prompts.held_out for item in hashes)
     states["on which the template raises"] = raising
     count = max(1, len(prompts.ground_truth))
-    kinds = ("missing", "not accepted by its verifier", "also held out", "on which the template raises")
+    kinds = ("missing", REFUSED, "also held out", "on which the template raises")
     bad = {name: states[name] for name in kinds if states[name]}
     value = sum(bad.values()) / count
     unknown = f"; {states['unknown']:,} name a verifier that is not kedge's: unchecked" if states["unknown"] else ""
@@ -102,7 +101,7 @@ def _truth(prompts: Prompts, raising: int) -> Check:
                      "leave those rows out by a rule, or mend their mapping or the template")  # fmt: skip
     return Check("R4", "ground truth", "warn" if unknown else "ok", 0.0, 0.0,
                  f"{states['fine']:,} of {count:,} ground truths are accepted by their verifiers{unknown}",
-                 f"verifiers: {', '.join(KNOWN)}" if unknown else "")  # fmt: skip
+                 f"verifiers: {', '.join(VERIFIERS)}, or a name that stands for one" if unknown else "")  # fmt: skip
 
 
 def group_size(mirror: Mirror, setting: Setting) -> int:
@@ -157,13 +156,32 @@ def _said(batch: GRPOBatch | Rollouts) -> str:
             f"updates on them, {float(batch.micro_batches_per_update):g} micro-batches each")  # fmt: skip
 
 
-def _state(truth: str | None, verifier: str | None) -> str:
-    if not (truth or "").strip():
-        return "missing"
-    if verifier not in KNOWN:
-        return "unknown"
-    judge: Any = importlib.import_module(f"curation.verifiers.{verifier}").judge
+def _states(prompts: Prompts) -> Counter[str]:
+    """Rows by what their ground truth is: missing, unknown (no verifier of kedge's), fine, or not accepted by its
+    verifier where it is written as an answer (`attacks.forms`; mathematics in a box, which text alone accepts)."""
+    known = dict.fromkeys(prompts.verifier.unique().to_pylist())
+    names = {name: canonical(name) for name in known}
+    rows = Counter(zip(prompts.ground_truth.to_pylist(), map(names.get, prompts.verifier.to_pylist()), strict=True))
+    states: Counter[str] = Counter()
+    asked: list[tuple[Item, int]] = []
+    for (truth, verifier), count in rows.items():
+        if not (truth or "").strip():
+            states["missing"] += count
+        elif verifier is None:
+            states["unknown"] += count
+        elif (text := _as_answer(verifier, truth)) is None:
+            states[REFUSED] += count
+        else:
+            asked.append((Item(verifier, text, truth), count))
+    for judged, (_, count) in zip(judge_all([item for item, _ in asked]), asked, strict=True):
+        states["fine" if judged.state == "right" else REFUSED] += count
+    return states
+
+
+def _as_answer(verifier: str, truth: str) -> str | None:
+    """A ground truth as an honest answer writes it; None where it is none of this verifier's."""
     try:
-        return "fine" if judge(truth, truth).state == "right" else "not accepted by its verifier"
-    except (ValueError, UserError):
-        return "not accepted by its verifier"
+        written = forms(verifier, truth)
+    except ValueError:
+        return None
+    return written["boxed" if verifier == "math" else "plain"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -17,18 +18,19 @@ from curation.measures import PartMeasure
 from curation.measures._asked import ANSWERED_IN, ASKED_IN, bounded, last_answer, longest_asked
 from curation.measures._skill_map import SkillMap, skill_by_map
 from curation.measures.classifier import Classifier
+from curation.outputs import finished, read_manifest
 from curation.texts import joined
 
 LABEL_KEYS = ("skill", "domain", "topic", "category", "ability")
 
 
 class Skills(PartMeasure):
-    """skill: the first of `skill`, `domain`, `topic`, `category`, `ability` that the row's meta has as text; else the
-    label of its source in `sources`; else what the map of words says (`map` is a name in catalogs/skills or a path);
-    else the label that `classifier` gives its prompt; else null. skill_by: which of these it was (meta, source, map,
-    classifier)."""
+    """skill: `skill` of the row's meta; else the label of its source in `sources` (by default `skill`, else `domain` of
+    the source file as it was ingested); else the first of `domain`, `topic`, `category`, `ability` that its meta has
+    as text; else what the map of words says (`map` is a name in catalogs/skills or a path); else the label that
+    `classifier` gives its prompt; else null. skill_by: which of these it was (meta, source, map, classifier)."""
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     depends_on: ClassVar[tuple[str, ...]] = (
         "curation/measures/_asked.py", "curation/measures/_skill_map.py", "curation/measures/classifier.py",
         "curation/texts.py",
@@ -45,7 +47,9 @@ class Skills(PartMeasure):
     def _read_map(cls, given: Any) -> Any:
         if isinstance(given, dict) and "words" not in given:
             path = map_path(given.get("map", "general"))
-            return given | {"words": _read(path, path.stat().st_mtime_ns)}
+            given = given | {"words": _read(path, path.stat().st_mtime_ns)}
+        if isinstance(given, dict) and "sources" not in given:
+            given = given | {"sources": source_labels()}
         return given
 
     def identity(self) -> dict[str, Any]:
@@ -64,13 +68,14 @@ class Skills(PartMeasure):
     def measure(self, rows: pa.Table, stage: str) -> pa.Table:
         seen = evidence(rows, stage)
         by_source = _column(rows, "source").replace_strict(self.sources, default=None, return_dtype=pl.String)
-        found = pl.DataFrame({"meta": label_of_meta(rows), "source": by_source, "map": skill_by_map(self.words, seen)})
+        layers = [("meta", label_of_meta(rows, LABEL_KEYS[:1])), ("source", by_source),
+                  ("meta", label_of_meta(rows, LABEL_KEYS[1:])), ("map", skill_by_map(self.words, seen))]  # fmt: skip
         if self.classifier is not None:
-            labels = pl.Series(self.classifier.measure(rows, stage).column(0), dtype=pl.String)
-            found = found.with_columns(labels.alias("classifier"))
-        names = found.columns
-        by = pl.coalesce(pl.when(pl.col(name).is_not_null()).then(pl.lit(name)) for name in names)
-        return found.select(pl.coalesce(names).alias("skill"), by.alias("skill_by")).to_arrow().cast(self.columns)
+            layers.append(("classifier", pl.Series(self.classifier.measure(rows, stage).column(0), dtype=pl.String)))
+        found = pl.DataFrame([labels.alias(str(place)) for place, (_, labels) in enumerate(layers)])
+        by = [pl.when(pl.col(str(place)).is_not_null()).then(pl.lit(name)) for place, (name, _) in enumerate(layers)]
+        told = found.select(pl.coalesce(found.columns).alias("skill"), pl.coalesce(by).alias("skill_by"))
+        return told.to_arrow().cast(self.columns)
 
 
 @functools.lru_cache(maxsize=8)
@@ -88,12 +93,24 @@ def map_path(name: str) -> Path:
     return project.path("skills", name, ".yaml")
 
 
-def label_of_meta(rows: pa.Table) -> pl.Series:
-    """The first label that the rows' meta has as text."""
+def source_labels() -> dict[str, str]:
+    """The skill (else the domain) of the ingested sources whose file names one, of the project around the working
+    directory."""
+    try:
+        rows = find_project().lake / "rows"
+    except UserError:
+        return {}
+    told = [manifest for folder in finished(str(rows)) if (manifest := read_manifest(Path(folder) / "manifest.json"))]
+    labels = {item.name: item.parameters.get("skill") or item.parameters.get("domain") for item in told}
+    return {name: str(label) for name, label in sorted(labels.items()) if label}
+
+
+def label_of_meta(rows: pa.Table, keys: Sequence[str] = LABEL_KEYS) -> pl.Series:
+    """The first label of `keys` that the rows' meta has as text."""
     meta = _column(rows, "meta")
-    if not meta.str.contains_any([f'"{key}"' for key in LABEL_KEYS]).any():
+    if not meta.str.contains_any([f'"{key}"' for key in keys]).any():
         return pl.Series([None] * len(meta), dtype=pl.String)
-    values = [meta.str.json_path_match(f"$.{key}") for key in LABEL_KEYS]
+    values = [meta.str.json_path_match(f"$.{key}") for key in keys]
     texts = [pl.when(value.str.contains(r'^\s*[^\s\[{"\d]')).then(value.str.strip_chars()) for value in values]
     return pl.select(pl.coalesce(texts))[:, 0]
 

@@ -54,6 +54,12 @@ class Mirror(Plugin):
         return frozenset(found) if cls.option_files else None
 
     @classmethod
+    def instead(cls, name: str) -> str:
+        """What to do about a dead option."""
+        use = cls.dead_options[name]
+        return f"use {use}" if not use.startswith("nothing") else f"remove it{use.removeprefix('nothing')}"
+
+    @classmethod
     def option_problems(cls, options: dict[str, Any], where: str = "") -> list[Problem]:
         """Options that are dead, unknown, or touch rows in a way that this mirror does not know."""
         known = cls.option_names()
@@ -61,8 +67,7 @@ class Mirror(Plugin):
         for name, value in options.items():
             key = f"trainer.{name}"
             if name in cls.dead_options:
-                found.append(Problem("this option is dead: the trainer dropped it", f"use {cls.dead_options[name]}",
-                                     where, key))  # fmt: skip
+                found.append(Problem("this option is dead: the trainer dropped it", cls.instead(name), where, key))
             elif name in cls.only_at and value not in cls.only_at[name]:
                 allowed = " or ".join(repr(item) for item in cls.only_at[name])
                 found.append(Problem(f"{value!r} changes the rows and is not mirrored yet, only {allowed} is",

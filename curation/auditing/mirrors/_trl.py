@@ -14,6 +14,27 @@ from curation.auditing.mirrors import Mirror
 from curation.measures.pair_anatomy import complete
 
 VERSIONS = ">=1.16,<1.17"
+# Options that recipes still have and no configuration of TRL 1.16 (or transformers 5 below it) takes.
+GONE = {
+    "max_seq_length": "max_length", "tokenizer": "the run's tokenizer", "group_by_length": "train_sampling_strategy: "
+    "group_by_length", "warmup_ratio": "warmup_steps, which is a share where it is below 1", "evaluation_strategy":
+    "eval_strategy", "per_gpu_train_batch_size": "per_device_train_batch_size", "per_gpu_eval_batch_size":
+    "per_device_eval_batch_size", "adafactor": "optim: adafactor", "use_liger": "use_liger_kernel", "use_liger_loss":
+    "use_liger_kernel", "torchdynamo": "torch_compile_backend", "fsdp_min_num_params": "fsdp_config",
+    "fsdp_transformer_layer_cls_to_wrap": "fsdp_config", "logging_dir": "report_to; kedge keeps a log of every run",
+    "no_cuda": "nothing: kedge takes the CPU where there is no accelerator", "overwrite_output_dir": "nothing: kedge "
+    "decides where a run lies", "save_safetensors": "nothing: weights are always saved so", "dataset_batch_size":
+    "nothing", "fp16_backend": "nothing", "half_precision_backend": "nothing", "use_mps_device": "nothing",
+    "jit_mode_eval": "nothing", "past_index": "nothing", "ray_scope": "nothing",
+}  # fmt: skip
+GONE_PROMPTS = GONE | {"max_prompt_length": "a rule on the length of prompts: TRL passes every prompt as it is",
+                       "wandb_log_unique_prompts": "log_unique_prompts"} | dict.fromkeys(
+    ("max_seq_length", "max_length", "response_length", "max_new_tokens"), "max_completion_length")  # fmt: skip
+GONE_GROUPS = GONE_PROMPTS | {"rloo_k": "num_generations", "kl_coef": "beta", "cliprange": "epsilon", "num_ppo_epochs":
+                              "num_iterations", "missing_eos_penalty": "the reward length"}  # fmt: skip
+GONE_PAIRS = GONE | {"max_prompt_length": "max_length (TRL 1.x cuts prompt and answer together)",
+                     "max_completion_length": "max_length", "label_pad_token_id": "nothing", "padding_value": "nothing",
+                     "is_encoder_decoder": "nothing", "generate_during_eval": "nothing"}  # fmt: skip
 
 
 def trl_options(name: str) -> tuple[tuple[str, str], ...]:
@@ -31,6 +52,7 @@ class PairMirror(Mirror):
     stages: ClassVar[tuple[str, ...]] = ("preference",)
     package: ClassVar[str] = "trl"
     versions: ClassVar[str] = VERSIONS
+    dead_options: ClassVar[dict[str, str]] = GONE_PAIRS
     only_at: ClassVar[dict[str, tuple[Any, ...]]] = {"dataset_num_proc": (None, 1)}
     own_options: ClassVar[frozenset[str]] = frozenset({"dtype", "lora"})
 
@@ -48,11 +70,10 @@ class PromptMirror(Mirror):
 
     stages: ClassVar[tuple[str, ...]] = ("rlvr",)
     limits: ClassVar[str] = "vllm_max_model_length"
+    rewarded: ClassVar[bool] = True  # whether a reward of groups of completions is what trains
     package: ClassVar[str] = "trl"
     versions: ClassVar[str] = VERSIONS
-    dead_options: ClassVar[dict[str, str]] = {
-        "max_prompt_length": "a rule on the length of prompts: TRL passes every prompt as it is",
-    }  # fmt: skip
+    dead_options: ClassVar[dict[str, str]] = GONE_PROMPTS
     only_at: ClassVar[dict[str, tuple[Any, ...]]] = {"dataset_num_proc": (None, 1)}
     own_options: ClassVar[frozenset[str]] = frozenset({"dtype", "lora"})
 

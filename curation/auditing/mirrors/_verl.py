@@ -28,7 +28,7 @@ class VerlMirror(Mirror):
 
     @classmethod
     def option_names(cls) -> frozenset[str]:
-        return cls.data_options | frozenset(cls.model_fields)
+        return cls.data_options | cls.own_options | frozenset(cls.model_fields)
 
     @classmethod
     def option_problems(cls, options: dict[str, Any], where: str = "") -> list[Problem]:

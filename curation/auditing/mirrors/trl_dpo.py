@@ -14,7 +14,7 @@ import pyarrow as pa
 from pydantic import Field
 
 from curation.auditing.fates import CUT, WHOLE, Fates
-from curation.auditing.mirrors._trl import PairMirror, right_cut, trl_options
+from curation.auditing.mirrors._trl import GONE_PAIRS, PairMirror, right_cut, trl_options
 from curation.measures.pair_anatomy import SIDES, sequences
 
 
@@ -22,11 +22,12 @@ class TRLDPO(PairMirror):
     """TRL's DPOConfig options that decide what becomes of a pair, under TRL's names and defaults."""
 
     version: ClassVar[int] = 1
-    dead_options: ClassVar[dict[str, str]] = {
-        "max_prompt_length": "max_length (TRL 1.x cuts prompt and answer together)",
-        "max_completion_length": "max_length", "padding_free": "nothing: DPOTrainer forces it back to false",
-        "generate_during_eval": "nothing", "is_encoder_decoder": "nothing", "label_pad_token_id": "nothing",
-        "force_use_ref_model": "nothing", "reference_free": "nothing",
+    dead_options: ClassVar[dict[str, str]] = GONE_PAIRS | {
+        "padding_free": "nothing: DPOTrainer forces it back to false", "max_target_length": "max_length", "rpo_alpha":
+        "loss_type: [sigmoid, sft] with loss_weights: [1.0, ALPHA]", "reference_free": "nothing",
+        "force_use_ref_model": "nothing: name the run's reference", "ref_model_init_kwargs": "nothing: the reference "
+        "is loaded as the policy is", "use_logits_to_keep": "nothing", "model_adapter_name": "nothing",
+        "ref_adapter_name": "nothing",
     }  # fmt: skip
     option_files: ClassVar[tuple[tuple[str, str], ...]] = trl_options("dpo")
 

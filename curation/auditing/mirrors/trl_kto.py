@@ -10,7 +10,7 @@ import pyarrow as pa
 from pydantic import Field
 
 from curation.auditing.fates import Fates
-from curation.auditing.mirrors._trl import PairMirror, raising, right_cut, trl_options
+from curation.auditing.mirrors._trl import GONE_PAIRS, PairMirror, raising, right_cut, trl_options
 from curation.measures.pair_anatomy import sequences
 
 
@@ -19,9 +19,8 @@ class TRLKTO(PairMirror):
     side alone."""
 
     version: ClassVar[int] = 1
-    dead_options: ClassVar[dict[str, str]] = {
-        "truncation_mode": "nothing: KTOTrainer cuts on the right", "max_prompt_length": "max_length",
-        "max_completion_length": "max_length", "label_pad_token_id": "nothing",
+    dead_options: ClassVar[dict[str, str]] = GONE_PAIRS | {
+        "truncation_mode": "nothing: KTOTrainer cuts on the right",
     }  # fmt: skip
     option_files: ClassVar[tuple[tuple[str, str], ...]] = trl_options("kto")
 

@@ -9,7 +9,7 @@ import pyarrow as pa
 from pydantic import Field
 
 from curation.auditing.fates import Fates
-from curation.auditing.mirrors._trl import PairMirror, right_cut, trl_options
+from curation.auditing.mirrors._trl import GONE_PAIRS, PairMirror, right_cut, trl_options
 from curation.measures.pair_anatomy import sequences
 
 
@@ -18,8 +18,8 @@ class TRLReward(PairMirror):
     at the last token; the answer's tokens count as trained."""
 
     version: ClassVar[int] = 1
-    dead_options: ClassVar[dict[str, str]] = {
-        "truncation_mode": "nothing: RewardTrainer drops long pairs, it never cuts", "max_prompt_length": "max_length",
+    dead_options: ClassVar[dict[str, str]] = GONE_PAIRS | {
+        "truncation_mode": "nothing: RewardTrainer drops long pairs, it never cuts",
     }  # fmt: skip
     only_at: ClassVar[dict[str, tuple[Any, ...]]] = {"dataset_num_proc": (None, 1), "chat_template_path": (None,),
                                                      "eos_token": (None,)}  # fmt: skip

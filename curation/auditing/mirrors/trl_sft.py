@@ -20,7 +20,7 @@ from pydantic import Field
 
 from curation.auditing.fates import CUT, DROPPED, SPLIT, WHOLE, Fates, Runs
 from curation.auditing.mirrors import Mirror
-from curation.auditing.mirrors._trl import VERSIONS, trl_options
+from curation.auditing.mirrors._trl import GONE, VERSIONS, trl_options
 from curation.errors import Problem, UserError
 
 PACKED_TOGETHER = 1_000  # rows of one `datasets.map` batch
@@ -32,9 +32,8 @@ class TRLSFT(Mirror):
     version: ClassVar[int] = 3
     package: ClassVar[str] = "trl"
     versions: ClassVar[str] = VERSIONS
-    dead_options: ClassVar[dict[str, str]] = {
-        "max_seq_length": "max_length", "tokenizer": "processing_class (kedge sets it)", "group_by_length": "packing",
-        "no_cuda": "use_cpu", "overwrite_output_dir": "nothing (kedge decides)", "dataset_batch_size": "nothing",
+    dead_options: ClassVar[dict[str, str]] = GONE | {
+        "num_of_sequences": "max_length", "chars_per_token": "nothing",
     }  # fmt: skip
 
     only_at: ClassVar[dict[str, tuple[Any, ...]]] = {

@@ -27,6 +27,7 @@ class VerlRL(VerlMirror):
     tools of a row do not reach verl's prompt, which takes them from tool_config_path alone."""
 
     version: ClassVar[int] = 1
+    own_options: ClassVar[frozenset[str]] = frozenset({"preset"})
     stages: ClassVar[tuple[str, ...]] = ("rlvr",)
     limits: ClassVar[str] = "max_prompt_length"
     data_options: ClassVar[frozenset[str]] = frozenset({
