@@ -2,7 +2,7 @@
 
 A plug-in's fields are its configuration. Shipped plug-ins are found by the file's stem; outside packages register
 entry points in `kedge.sources`, `kedge.measures`, `kedge.trainers`, `kedge.harnesses`, `kedge.generators`,
-`kedge.mirrors`.
+`kedge.mirrors`, `kedge.rewards`.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from curation.fingerprint import fingerprint
 
 # kind -> the package whose files are its shipped plug-ins
 KINDS = {
+    "rewards": "trainers.rewards",
     "sources": "curation.sources",
     "measures": "curation.measures",
     "mirrors": "curation.auditing.mirrors",
@@ -96,7 +97,7 @@ def _points(group: str, path: tuple[str, ...]) -> tuple[EntryPoint, ...]:
 @functools.cache
 def _defines_plugin(path: Path, mtime_ns: int, kind: str) -> bool:
     base = {"sources": "Source", "measures": "Measure", "mirrors": "Mirror", "trainers": "Trainer",
-            "harnesses": "Harness", "generators": "Generator"}[kind]  # fmt: skip
+            "harnesses": "Harness", "generators": "Generator", "rewards": "Reward"}[kind]  # fmt: skip
     return re.search(rf"^class \w+\(\w*{base}\):", path.read_text(), re.MULTILINE) is not None
 
 

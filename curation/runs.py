@@ -1,67 +1,26 @@
-"""Run files: what is trained, from what, on what, under which limits.
-
-The audit, the trainers and the harness all read this one file. The trainer's own options stay a mapping here; the
-trainer plug-in and the mirror of the same name each check the part they understand.
-"""
+"""A run: its file, where it starts from, and what its weights depend on."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field, model_validator
-
 from curation import checkpoints
 from curation.catalog import Catalog
-from curation.config import Strict, load_yaml, shown
+from curation.config import load_yaml, shown
 from curation.errors import UserError
 from curation.fingerprint import fingerprint
+from curation.run_files import RunFile
 
-
-class Waiver(Strict):
-    """A failed audit check that its owner accepts: bound to the value seen, with a reason, lapsing when it worsens."""
-
-    check: str
-    value: float
-    reason: str = Field(min_length=10)
-
-
-class RunFile(Strict):
-    """`catalogs/runs/NAME.yaml`.
-
-    `base` is a model folder or hub id, `parent` a checkpoint (`RUN` for its last, `RUN@STEP`, or a tag); exactly one
-    is given. `tokenizer` and `template` default to the base's own. `trainer` is `{name: ..., option: ...}` in the
-    trainer's own option names. `suite` names the benchmarks that judge it.
-    """
-
-    trainer: dict[str, Any]
-    mixture: str
-    base: str | None = None
-    parent: str | None = None
-    tokenizer: str | None = None
-    template: str | None = None
-    template_kwargs: dict[str, Any] = {}
-    suite: str | None = None
-    waivers: list[Waiver] = []
-    launcher: str = "local"
-    num_processes: int = Field(default=1, ge=1)
-    max_hours: float | None = Field(default=None, gt=0)
-    trust_remote_code: bool = False
-
-    @model_validator(mode="after")
-    def _one_origin(self) -> RunFile:
-        if (self.base is None) == (self.parent is None):
-            raise ValueError("name exactly one of 'base' and 'parent'; base is a model, parent a checkpoint of a run")
-        if "name" not in self.trainer:
-            raise ValueError("trainer has no 'name'; for example: trainer: {name: trl_sft}")
-        return self
+ROLES = ("reference", "teacher", "reward_model")
 
 
 class Run:
-    """A run file with its name, and where it starts from."""
+    """A run file with its name, and where it starts from. `origin`, where given, is a checkpoint that takes the place
+    of the one that the file names (a rollback)."""
 
-    def __init__(self, catalog: Catalog, name: str):
-        self.catalog = catalog
+    def __init__(self, catalog: Catalog, name: str, origin: str | None = None):
+        self.catalog, self.origin = catalog, origin
         self.path: Path = catalog.project.path("runs", name, ".yaml")
         self.name = self.path.stem
         self.file = load_yaml(self.path, RunFile)
@@ -78,17 +37,29 @@ class Run:
 
     def start(self) -> checkpoints.Checkpoint:
         """The checkpoint that training starts from; a `base` is registered as the run `base-NAME` at step 0."""
-        if self.file.parent is not None:
-            return checkpoints.find(self.catalog, self.file.parent)
+        named = self.origin or self.file.parent or self.file.extends
+        if named is not None:
+            return checkpoints.find(self.catalog, named)
         assert self.file.base is not None
         return checkpoints.register_base(self.catalog, self.file.base)
+
+    def roles(self) -> dict[str, checkpoints.Checkpoint]:
+        """The further models that the run names, by what they are for."""
+        named = {role: getattr(self.file, role) for role in ROLES}
+        return {role: self._model(reference) for role, reference in named.items() if reference is not None}
+
+    def _model(self, reference: str) -> checkpoints.Checkpoint:
+        try:
+            return checkpoints.find(self.catalog, reference)
+        except UserError:
+            return checkpoints.register_base(self.catalog, reference)
 
     def model_folder(self) -> Path:
         """A folder with the architecture that is trained: that of the base which the chain of parents starts from, so
         that it is known before the parents are trained; a parent that is no run file's has its own."""
         run, seen = self, {self.name}
-        while run.file.parent is not None:
-            name = run.file.parent.partition("@")[0]
+        while (named := run.file.parent or run.file.extends) is not None:
+            name = named.partition("@")[0]
             if name in seen or name not in self.catalog.project.paths("runs", ".yaml"):
                 break
             run = Run(self.catalog, name)
@@ -109,10 +80,17 @@ class Run:
         suite, launcher and limits do not change the weights and are left out."""
         start = self.start()
         covered = ("trainer", "tokenizer", "template", "template_kwargs", "num_processes", "trust_remote_code")
+        more: dict[str, Any] = {role: item.weights_hash for role, item in self.roles().items()}
+        if self.file.rewards:
+            more["rewards"] = [item.model_dump() for item in self.file.rewards]
+            if self.file.reward_failures.value:
+                more["failed_reward"] = self.file.reward_failures.value
+        if self.file.extends is not None:
+            more["extends"] = start.id
         return fingerprint(
-            {name: getattr(self.file, name) for name in covered}
+            {name: getattr(self.file, name) for name in covered} | more
             | {"mixture": mixture_fingerprint, "start": start.weights_hash}
-        )
+        )  # fmt: skip
 
 
 def all_runs(catalog: Catalog) -> list[str]:

@@ -2,141 +2,273 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 import threading
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
 from curation import checkpoints, registry
-from curation.auditing.gate import require_passing, run_subject
+from curation.auditing.gate import Subject, require_passing, run_subject
 from curation.catalog import Catalog
 from curation.config import find_project, shown
 from curation.console import out, print_json, progress, say
-from curation.errors import EXIT_INSTRUMENT, EXIT_OK, InstrumentError
+from curation.errors import EXIT_OK, GateFailed, InstrumentError, UserError
 from curation.fingerprint import hash_bytes
 from curation.outputs import Manifest, write_atomically
 from curation.runs import Run
-from trainers import Launch, Trainer
+from trainers import Launch, Trainer, monitor_report, retention
+from trainers.inheritance import require_inherited
+from trainers.monitors.following import watched
+from trainers.monitors.readings import complete_lines
+from trainers.monitors.rules import Rule, rules_for
+from trainers.process.comparing import DIFFERENT
+from trainers.rewards import evidence
 
 
-def train(name: str) -> dict[str, Any]:
-    """Train a run, or go on with it; returns its name, folder and checkpoints. Raises GateFailed without a passing
-    audit, InstrumentError where the trainer's rows are not those of the audit or its process fails."""
+@dataclass(frozen=True)
+class Training:
+    """A run that may start: its trainer with checked options, what was audited, and its folder in the lake."""
+
+    catalog: Catalog
+    run: Run
+    trainer: Trainer
+    subject: Subject
+    audit: str
+    fates: Path
+    digest: str
+    folder: Path
+    rules: list[Rule]
+
+
+def train(name: str, origin: str | None = None) -> dict[str, Any]:
+    """Train a run, or go on with it; returns its name, folder and checkpoints. With `origin` it starts from that
+    checkpoint: one of the run itself (what came after is set aside) or another in the place of its parent. Raises
+    GateFailed without a passing audit, InstrumentError where the trainer's rows are not those of the audit or its
+    process fails."""
     catalog = Catalog(find_project())
-    run = Run(catalog, name)
-    trainer = cast(Trainer, registry.make("trainers", run.trainer_name, run.options, where=run.where))
-    audit = require_passing(catalog, run)
-    subject = run_subject(catalog, run)
-    digest = run.fingerprint(subject.mixture.fingerprint)
-    folder = catalog.folder("runs", run.name, digest[:16])
-    if catalog.manifest(folder) is None:
-        with catalog.writing("runs", run.name):
-            _set_aside(catalog, run.name, digest)
-            job = _job(catalog, run, trainer, folder, digest, audit.folder, subject)
-            _run(catalog, run, trainer, folder, job)
-            _finish(catalog, run, folder, digest, audit.key, subject)
+    training = prepared(catalog, name, origin)
+    if origin is not None and checkpoints.find(catalog, origin).run == training.run.name:
+        roll_back(training, checkpoints.find(catalog, origin))
+    if catalog.manifest(training.folder) is None:
+        with catalog.writing("runs", training.run.name):
+            set_aside(training)
+            run_process(training, write_job(training))
+            finish(training)
     else:
         say(f"{name} is trained as its file is now; nothing to do")
-    found = [item.model_dump() for item in checkpoints.every(catalog, run.name)]
-    return {"run": run.name, "folder": shown(folder), "checkpoints": found}
+    retention.apply(catalog, training.run)  # also then: scores that came since may say which is best
+    found = [item.model_dump() for item in checkpoints.every(catalog, training.run.name)]
+    return {"run": training.run.name, "folder": shown(training.folder), "checkpoints": found}
 
 
-def _set_aside(catalog: Catalog, run: str, digest: str) -> None:
-    """Records of an earlier version of the run go to checkpoints/superseded/; its weights stay where they are."""
-    for item in checkpoints.every(catalog, run):
-        if item.run_fingerprint != digest:
-            base = catalog.folder("runs", run, "checkpoints")
+def prepared(catalog: Catalog, name: str, origin: str | None = None) -> Training:
+    """A run with everything that can be checked before it starts."""
+    run = Run(catalog, name)
+    if origin is not None and checkpoints.find(catalog, origin).run != run.name:
+        run = Run(catalog, name, origin)
+    trainer = cast(Trainer, registry.make("trainers", run.trainer_name, run.options, where=run.where))
+    check_roles(run)
+    audit = require_passing(catalog, run)
+    subject = run_subject(catalog, run)
+    require_inherited(catalog, run, subject)
+    if trainer.config().get("eval_strategy", "no") != "no" and not subject.mixture.held_out:
+        raise UserError("the mixture has no held-out rows to evaluate on", "give a source of it a share (held_out: "
+                        "0.05), or remove the option", where=run.where, key="trainer.eval_strategy")  # fmt: skip
+    digest = run.fingerprint(subject.mixture.fingerprint)
+    fates = (audit.folder or subject.folder(catalog)) / "fates.parquet"
+    return Training(catalog, run, trainer, subject, audit.key, fates, digest,
+                    catalog.folder("runs", run.name, digest[:16]),
+                    rules_for(subject.mixture.stage, run.file.monitors, run.where))  # fmt: skip
+
+
+def check_roles(run: Run) -> None:
+    """Raises UserError where the trainer needs a model or a reward that the run file does not name, or a reward is
+    wrong."""
+    if run.file.rewards:
+        from trainers.rewards.combining import components
+
+        with contextlib.chdir(run.catalog.project.root):
+            components(rewards_of(run), run.where)
+    needed = {"trl_distillation": ("teacher", run.file.teacher), "trl_grpo": ("rewards", run.file.rewards),
+              "trl_rloo": ("rewards", run.file.rewards)}  # fmt: skip
+    key, value = needed.get(run.trainer_name, ("", True))
+    if not value:
+        step = "name a checkpoint or a model folder" if key == "teacher" else "add at least: rewards: [{name: answer}]"
+        raise UserError(f"{run.trainer_name} needs it", step, where=run.where, key=key)
+
+
+def rewards_of(run: Run) -> list[dict[str, Any]]:
+    """The components of the run's reward; a reward model without a path is the run's own."""
+    found = [item.model_dump() for item in run.file.rewards]
+    given = run.roles().get("reward_model")
+    return [{"path": str(given.folder(run.catalog)), **item} if given and item["name"] == "reward_model" else item
+            for item in found]  # fmt: skip
+
+
+def set_aside(training: Training, above: int | None = None) -> None:
+    """Records of an earlier version of the run, and those above a step, go to checkpoints/superseded/; weights of an
+    earlier version stay where they are."""
+    for item in checkpoints.every(training.catalog, training.run.name):
+        if item.run_fingerprint != training.digest or (above is not None and item.step > above):
+            base = training.catalog.folder("runs", training.run.name, "checkpoints")
             target = base / "superseded" / str(item.run_fingerprint)[:16]
             target.mkdir(parents=True, exist_ok=True)
             record = base / f"step-{item.step:08d}.json"
             record.replace(target / record.name)
 
 
-def _job(catalog: Catalog, run: Run, trainer: Trainer, folder: Path, digest: str, audit: Path | None,
-         subject: Any) -> dict[str, Any]:  # fmt: skip
+def roll_back(training: Training, to: checkpoints.Checkpoint) -> None:
+    """Make the run unfinished as of one of its checkpoints. Raises UserError where that is of an earlier version."""
+    if to.run_fingerprint != training.digest:
+        raise UserError(f"{to.id} was trained by an earlier version of the run", "undo the change of its file, or name "
+                        "the checkpoint as the parent of a new run", where=training.run.where)  # fmt: skip
+    with training.catalog.writing("runs", training.run.name):
+        (training.folder / "manifest.json").unlink(missing_ok=True)
+        set_aside(training, above=to.step)
+    say(f"{training.run.name} goes back to step {to.step}")
+
+
+def write_job(training: Training) -> dict[str, Any]:
+    """The job of the training process, written to job.json in the run's folder."""
+    job = job_of(training)
+    for name in ("failure", "stop"):
+        Path(job[name]).unlink(missing_ok=True)
+    training.trainer.prepare(job)
+    write_atomically(training.folder / "job.json", json.dumps(job, indent=1, sort_keys=True).encode())
+    return job
+
+
+def job_of(training: Training) -> dict[str, Any]:
+    """What the training process is told."""
+    catalog, run, subject, folder = training.catalog, training.run, training.subject, training.folder
     start = run.start()
     weights = folder / "weights"
     weights.mkdir(parents=True, exist_ok=True)
-    registered = {item.step: item for item in checkpoints.every(catalog, run.name) if item.run_fingerprint == digest}
-    for path in weights.glob("checkpoint-*"):
-        if int(path.name.rpartition("-")[2]) not in registered:
-            shutil.rmtree(path)  # half-written: it was never registered
-    last = max(registered, default=None)
+    policy, policy_hash = starting_weights(training, start)
     template = subject.anatomy.template_text
-    base = start.base_folder(catalog)
-    options = cast(Any, trainer)
+    options = cast(Any, training.trainer)
     return {
-        "project": str(catalog.project.root), "model": str(base or start.folder(catalog)),
-        "adapter": str(start.folder(catalog)) if base is not None else None,
+        "project": str(catalog.project.root), "trainer": run.trainer_name, "model": str(policy),
+        "roles": {role: str(item.folder(catalog)) for role, item in run.roles().items()},
         "tokenizer": subject.anatomy.tokenizer, "template": template, "path": subject.anatomy.path,
-        "kwargs": subject.anatomy.kwargs, "stage": subject.mixture.stage, "dtype": options.dtype, "lora": options.lora,
-        "config": options.config(), "output": str(weights), "trust_remote_code": run.file.trust_remote_code,
-        "parts": [str(part) for part in subject.mixture.train], "fates": str((audit or folder) / "fates.parquet"),
-        "resume": None if last is None else str(weights / f"checkpoint-{last}"),
-        "progress": str(folder / "log.jsonl"), "failure": str(folder / "failure.txt"),
+        "kwargs": subject.anatomy.kwargs, "stage": subject.mixture.stage, "dtype": getattr(options, "dtype", None),
+        "lora": getattr(options, "lora", None), "config": options.config(), "output": str(weights),
+        "trust_remote_code": run.file.trust_remote_code, "parts": [str(part) for part in subject.mixture.train],
+        "held_out": [str(part) for part in subject.mixture.held_out], "fates": str(training.fates),
+        "resume": _resume(training, weights, start), "progress": str(folder / "log.jsonl"),
+        "failure": str(folder / "failure.txt"), "stop": str(folder / "stop"), "evidence": str(folder / "rollouts"),
+        "rewards": rewards_of(run), **run.file.reward_failures.settings(),
+        "max_hours": run.file.max_hours, "num_processes": run.file.num_processes,
         "record": {
-            "run": run.name, "run_fingerprint": digest, "parent": start.id, "audit": subject.key,
+            "run": run.name, "run_fingerprint": training.digest, "parent": start.id, "audit": subject.key,
             "mixture": f"{subject.mixture.name}@{subject.mixture.fingerprint}",
             "tokenizer": subject.anatomy.tokenizer_fingerprint,
             "template": None if template is None else hash_bytes(template.encode()),
-            "base_path": catalog.project.relative(start.folder(catalog)), "base_hash": start.weights_hash,
+            "base_path": catalog.project.relative(policy), "base_hash": policy_hash,
         },
     }  # fmt: skip
 
 
-def _run(catalog: Catalog, run: Run, trainer: Trainer, folder: Path, job: dict[str, Any]) -> None:
-    path = folder / "job.json"
-    write_atomically(path, json.dumps(job, indent=1, sort_keys=True).encode())
-    (folder / "failure.txt").unlink(missing_ok=True)
-    launch = Launch(path, folder / "process.log", run.file.num_processes)
-    say(f"training {run.name}: {' '.join(trainer.command(launch))}")
+def starting_weights(training: Training, start: checkpoints.Checkpoint) -> tuple[Path, str]:
+    """Folder and hash of the full weights that training starts from; an adapter is merged onto its base once, verified,
+    into the run's folder. Raises UserError where the base is not the adapter's."""
+    base = start.base_folder(training.catalog)
+    if base is None:
+        return start.folder(training.catalog), start.weights_hash
+    if training.run.file.extends is not None:  # the adapter itself is trained on
+        digest = checkpoints.weights_of(base)[1]
+        if digest != start.base_hash:
+            raise UserError(f"is another base than that of the adapter {start.id}: its weights are {digest[:12]}, the "
+                            f"adapter was trained on {str(start.base_hash)[:12]}", "put the right weights there",
+                            where=shown(base), key="extends")  # fmt: skip
+        return base, digest
+    merged = training.folder / "start"
+    if merged.is_dir():
+        return merged, checkpoints.weights_of(merged)[1]
+    from trainers.merging_adapters import merge_adapter
+
+    say(f"merging {start.id} onto its base")
+    _, digest, agreement = merge_adapter(base, start.folder(training.catalog), merged, base_hash=start.base_hash)
+    say(f"its logits agree within {agreement.difference:.1e} (allowed {agreement.tolerance:.1e})")
+    return merged, digest
+
+
+def _resume(training: Training, weights: Path, start: checkpoints.Checkpoint) -> str | None:
+    """The folder that training goes on from, with the optimiser's state; half-written ones are removed."""
+    registered = {item.step for item in checkpoints.every(training.catalog, training.run.name)
+                  if item.run_fingerprint == training.digest}  # fmt: skip
+    for path in weights.glob("checkpoint-*"):
+        if int(path.name.rpartition("-")[2]) not in registered:
+            shutil.rmtree(path)  # half-written, or set aside
+    if registered:
+        return str(weights / f"checkpoint-{max(registered)}")
+    return str(start.folder(training.catalog)) if training.run.file.extends is not None else None
+
+
+def run_process(training: Training, job: dict[str, Any]) -> None:
+    """Run the training process to its end, its steps on a progress bar."""
+    run, folder = training.run, training.folder
+    launch = Launch(folder / "job.json", folder / "process.log", run.file.num_processes, run.file.launcher)
+    say(f"training {run.name}: {' '.join(training.trainer.command(launch))}")
     if job["resume"] is not None:
         say(f"going on from {shown(Path(job['resume']))}")
     stop = threading.Event()
     known = job["config"].get("max_steps", -1)
-    total = known if known > 0 else None
-    watcher = threading.Thread(target=_watch, args=(Path(job["progress"]), run.name, total, stop), daemon=True)
+    followed = (Path(job["progress"]), run.name, known if known > 0 else None, stop)
+    watcher = threading.Thread(target=_watch, args=followed, daemon=True)
     watcher.start()
     try:
-        code = trainer.launch(launch)
+        with watched(job, training.rules):
+            code = training.trainer.launch(launch)
     finally:
         stop.set()
         watcher.join()
-    if code == EXIT_INSTRUMENT and (folder / "failure.txt").is_file():
-        raise InstrumentError(f"the trainer's rows are not those of the audit: {(folder / 'failure.txt').read_text()}",
-                              f"run: kedge audit {run.name}, and report it if it stays")  # fmt: skip
-    if code != EXIT_OK:
-        lines = (folder / "process.log").read_text(errors="replace").strip().splitlines()
-        raise InstrumentError(f"the training process ended with {code}: {lines[-1] if lines else 'no message'}",
-                              f"see {shown(folder / 'process.log')}; the same command goes on")  # fmt: skip
+        monitor_report.write(job, training.rules)
+        if job["rewards"]:
+            evidence.publish(training.catalog, run.name, Path(job["evidence"]))
+    if Path(job["stop"]).exists():
+        raise GateFailed(f"a monitor stopped {run.name}", f"see {shown(folder / 'report.html')}; the same command goes "
+                         "on from where it stopped, --from RUN@STEP goes back", where=run.where)  # fmt: skip
+    if code != EXIT_OK:  # a launcher of several processes has an exit code of its own
+        failure, log = Path(job["failure"]), folder / "process.log"
+        text = (failure if failure.is_file() else log).read_text(errors="replace").strip()
+        if failure.is_file() and text.startswith(DIFFERENT):
+            raise InstrumentError(text, f"run: kedge audit {run.name}, and report it if it stays")
+        said = text if failure.is_file() else (text.splitlines() or ["no message"])[-1]
+        raise InstrumentError(f"the training process ended with {code}: {said[:1000]}",
+                              f"see {shown(log)}; the same command goes on")  # fmt: skip
 
 
 def _watch(path: Path, name: str, total: int | None, stop: threading.Event) -> None:
     """Follow the process's log with a progress bar over its steps."""
     with progress(name, total) as advance:
-        step = 0
+        step = offset = 0
         while not stop.wait(0.5):
-            if path.is_file():
-                lines = path.read_text().splitlines()
-                if lines and lines[-1].endswith("}"):
-                    now = int(json.loads(lines[-1])["step"])
-                    advance(now - step)
-                    step = now
+            lines, offset = complete_lines(path, offset)
+            if lines:
+                advance(int(lines[-1]["step"]) - step)
+                step = int(lines[-1]["step"])
 
 
-def _finish(catalog: Catalog, run: Run, folder: Path, digest: str, audit: str, subject: Any) -> None:
+def finish(training: Training) -> None:
+    """Publish the run's manifest: with it the run is trained."""
+    run, subject = training.run, training.subject
     start = run.start()
-    steps = {str(item.step): item.weights_hash for item in checkpoints.every(catalog, run.name)}
+    steps = {str(item.step): item.weights_hash for item in checkpoints.every(training.catalog, run.name)}
     manifest = Manifest(
-        kind="runs", name=run.name, fingerprint=digest, stage=subject.mixture.stage,
+        kind="runs", name=run.name, fingerprint=training.digest, stage=subject.mixture.stage,
         inputs={"mixture": f"{subject.mixture.name}@{subject.mixture.fingerprint}", "start": start.id,
-                "start_weights": start.weights_hash, "audit": audit, "template": subject.anatomy.template,
+                "start_weights": start.weights_hash, "audit": training.audit, "template": subject.anatomy.template,
                 "tokenizer": subject.anatomy.tokenizer_fingerprint,
+                "roles": {role: item.weights_hash for role, item in run.roles().items()},
                 "waivers": [item.model_dump() for item in run.file.waivers]},
-        parameters={"trainer": run.file.trainer}, counts={"checkpoints": steps},
+        parameters={"trainer": run.file.trainer, "rewards": [item.model_dump() for item in run.file.rewards]},
+        counts={"checkpoints": steps},
     )  # fmt: skip
-    catalog.replace_manifest(folder, manifest, {})
+    training.catalog.replace_manifest(training.folder, manifest, {})
 
 
 def print_run(result: dict[str, Any], as_json: bool) -> None:

@@ -2,8 +2,9 @@
 
 A verifier judges the text after a closed thought. What a truncated or unclosed thought means is the caller's business.
 `exact`, `numeric`, `choice` and `logic` are `judge(text, gold, finder) -> Judgement`; `math` needs worker processes
-(pool.py). `named.judge_all` judges items of any verifier by its name. Everything but worker.py is standard library
-alone: the same files are read inside the environments of trainers, which have no parser of mathematics.
+(pool.py), `code` a sandbox per answer (code.py); `instructions` has an answer of many parts. `named.judge_all` judges
+items of any verifier by its name, `named.grade_all` with the share that is right. Everything but worker.py is standard
+library alone: the same files are read inside the environments of trainers, which have no parser of mathematics.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import re
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
-VERSION = 2  # raised whenever a verifier judges anything differently; part of every benchmark's fingerprint
+VERSION = 3  # raised whenever a verifier judges anything differently; part of every benchmark's fingerprint
 State = Literal["right", "wrong", "unparsed", "timeout", "error"]
 
 

@@ -12,6 +12,7 @@ import re
 from collections.abc import Iterator
 
 from curation.verifiers import logic, math, numeric
+from curation.verifiers.code_attacks import on_code
 
 LETTERS = "ABCDEFGH"
 INJECTION = (
@@ -29,7 +30,9 @@ _NUMBER = re.compile(r"(?<![\w.])-?\d+(?:,\d{3})*(?:\.\d+)?(?![\w])")
 def perturbed(verifier: str, gold: str) -> str:
     """Another answer of the same form. `choice`: the next letter (H to A). `logic`: the first person's role flipped.
     Else the first digit is one higher (9 becomes 0); without a digit a word gets another last letter, and a formula
-    ` + 1`."""
+    ` + 1`. What `code` and `instructions` accept stands in no gold answer: nothing."""
+    if verifier in ("code", "instructions"):
+        return ""
     if verifier == "choice":
         letter = gold.strip().strip("().").upper()
         return LETTERS[(LETTERS.find(letter) + 1) % len(LETTERS)]
@@ -52,7 +55,10 @@ def spoken(gold: str, change: dict[str, str] | None = None) -> str:
 
 
 def forms(verifier: str, gold: str) -> dict[str, str]:
-    """How an honest answer may write `gold`: each must be right. `exact` has no form but the plain one."""
+    """How an honest answer may write `gold`: each must be right. `exact` has no form but the plain one; tests and
+    instructions show none of the answers that they accept, and nothing but the empty answer has a form."""
+    if verifier in ("code", "instructions"):
+        return {} if gold else {"plain": ""}
     if verifier == "exact":
         return {"plain": gold}
     if verifier == "logic":
@@ -64,7 +70,15 @@ def forms(verifier: str, gold: str) -> dict[str, str]:
 
 
 def attacks(verifier: str, gold: str, prompt: str) -> Iterator[tuple[str, str]]:
-    """(kind, text) of every attack on one item."""
+    """(kind, text) of every attack on one item. Of `instructions`, most of which ask for little, only what says
+    nothing at all."""
+    if verifier == "instructions":
+        yield from (("empty", text) for text in ("", " ", "\n\t \n", "\u200b", ".", "***\n---", "<<>>", "[]"))
+        yield "thought only", f"<think>{prompt}"
+        yield "thought only", f"<think>{prompt}</think>"
+        return
+    if verifier == "code":
+        yield from on_code(gold)
     yield from (("empty", text) for text in ("", " ", "\n\t \n", "\u200b", "."))
     yield from (("tags without content", text) for text in TAGS)
     yield "prompt injection", INJECTION
@@ -75,6 +89,8 @@ def attacks(verifier: str, gold: str, prompt: str) -> Iterator[tuple[str, str]]:
     yield "huge output", "(" * 10_000
     yield "thought only", f"<think>The answer is {gold}. \\boxed{{{gold}}}"
     yield from (("numbers of the prompt", text) for text in _copied(prompt))
+    if verifier == "code":
+        return
     if verifier == "logic":
         yield from _on_logic(gold)
     elif verifier == "choice":

@@ -11,14 +11,17 @@ import re
 from curation.verifiers import ANYWHERE, Finder, Judgement
 from curation.verifiers.reading import DENIED, boxed
 
-_BOXED = re.compile(r"\s*(?:\\(?:text|textbf|mathrm|mathbf)\{)?\s*\(?([A-Z])\)?[.:]?\s*\}?\s*")
+# Blanks are possessive (`\s*+`): several runs of them in a row would be split in every way, for hours on a long one.
+_BOXED = re.compile(r"\s*+(?:\\(?:text|textbf|mathrm|mathbf)\{\s*+)?\(?([A-Z])\)?[.:]?\s*+(?:\}\s*+)?")
 _LETTER = r"(?:\*\*|\$)?\(?([A-Z])(?![A-Za-z'])"
-_SAID = re.compile(rf"(?i:answer)\s*(?i:is|:|=)?\s*:?\s*(?i:(?:option|choice)\s*)?{_LETTER}")
-_NAMED = re.compile(rf"(?i:option|choice)\s*(?i:is|:|=)?\s*:?\s*{_LETTER}")
+_IS = r"\s*+(?:(?i:is|:|=)\s*+)?(?::\s*+)?"
+_SAID = re.compile(rf"(?i:answer){_IS}(?:(?i:option|choice)\s*+)?{_LETTER}")
+_NAMED = re.compile(rf"(?i:option|choice){_IS}{_LETTER}")
 _MORE = re.compile(r"[\s)*.$]*(?:,|/|&|\||(?i:or|and))[\s(*$]*(?i:option |choice )?\(?[A-Z](?![A-Za-z'])")
 _CONCLUDES = re.compile(r"(?i:\b(?:so|therefore|thus|hence|correct|best|choose|chose|select|pick|is right)\b)")
 _ALONE = re.compile(r"^[ \t*(]*([A-Z])[ \t*).:,]*$", re.MULTILINE)
-_BEGINS = re.compile(r"^[\s*(]*([A-Z])[*).:]+\s(?!\(?[B-HJ-Z](?![A-Za-z']))", re.MULTILINE)  # "A) B) C)" is a list
+# "A) B) C)" is a list
+_BEGINS = re.compile(r"^(?:[^\S\n]|[*(])*+([A-Z])[*).:]+\s(?!\(?[B-HJ-Z](?![A-Za-z']))", re.MULTILINE)
 
 
 def settle(text: str) -> tuple[str | None, bool]:

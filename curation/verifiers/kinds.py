@@ -33,7 +33,7 @@ _OPTION = re.compile(r"(?:^|[\s(])\(?([A-J])[).:](?=\s|\S)", re.MULTILINE)
 
 def kind_of(verifier: str | None, gold: str) -> str:
     """One of KINDS. A letter is a choice; for `math`, where it stands in brackets or in a text."""
-    if verifier == "logic" or (gold.lstrip()[:1] in ("{", "[") and _is_json(gold)):
+    if verifier in ("logic", "code", "instructions") or (gold.lstrip()[:1] in ("{", "[") and _is_json(gold)):
         return "structure"
     text = gold.rpartition("####")[2].strip().strip("$").strip()
     word = _STYLE.sub(r"\1", text).strip(" .").casefold()

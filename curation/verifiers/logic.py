@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import re
+from bisect import bisect_left
 
 from curation.verifiers import ANYWHERE, Finder, Judgement
 from curation.verifiers.reading import plain
@@ -64,6 +65,7 @@ def _assign(sentence: str, people: list[re.Match[str]], roles: list[re.Match[str
     """Roles of one sentence: a role belongs to the people named since the role before it, and a heading ("Knights: Ann,
     Bob") to the people after it."""
     heading = roles[0].start() < people[0].start()
+    places = [person.start() for person in people]
     for index, role in enumerate(roles):
         start = roles[index - 1].end() if index else 0
         end = roles[index + 1].start() if index + 1 < len(roles) else len(sentence)
@@ -71,9 +73,9 @@ def _assign(sentence: str, people: list[re.Match[str]], roles: list[re.Match[str
         said = role[1].lower()
         if not heading and _NOT.search(sentence[start : role.start()]):
             said = ROLES[1 - ROLES.index(said)]
-        group = [person for person in people if low <= person.start() < high]
+        group = people[bisect_left(places, low) : bisect_left(places, high)]
         if not group and not heading:  # "Ann is a knight or a knave"
-            group = [person for person in people if person.start() < role.start()][-1:]
+            group = people[max(0, bisect_left(places, high) - 1) : bisect_left(places, high)]
         for person in group:
             found[person[1].lower()].add(said)
 

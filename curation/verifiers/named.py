@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from curation.verifiers import Judgement, choice, exact, logic, math, numeric
+from curation.verifiers import Judgement, choice, code, exact, instructions, logic, math, numeric
 from curation.verifiers.reading import after_thought, without_echo
 
 if TYPE_CHECKING:
@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 JUDGES: dict[str, Callable[[str, str], Judgement]] = {
     "choice": choice.judge, "exact": exact.judge, "logic": logic.judge, "numeric": numeric.judge,
 }  # fmt: skip
-VERIFIERS = (*JUDGES, "math")
+WHOLE = ("code", "instructions")  # judge the whole answer as it is written, and give a share for its parts
+VERIFIERS = (*JUDGES, "math", *WHOLE)
 # `data_source` of verl's own table (its scorers for code, tools and search are none of these) and of data sets in its
 # schema. Lower case.
 ALIASES = {
@@ -32,6 +33,8 @@ ALIASES = {
     "hendrycks_math": "math", "math_verify": "math", "hiyouga/geometry3k": "math",
     "kk_logic": "logic", "multiple_choice": "choice", "mmlu": "choice", "gpqa": "choice", "gpqa_diamond": "choice",
     "exact_match": "exact",
+    "humaneval": "code", "openai_humaneval": "code", "openai/openai_humaneval": "code", "mbpp": "code",
+    "google-research-datasets/mbpp": "code", "ifeval": "instructions", "google/ifeval": "instructions",
 }  # fmt: skip
 PREFIXES = {"aime": "math"}  # aime24, aime2025, ... as in verl's table
 
@@ -59,22 +62,62 @@ def check(verifier: str, gold: str) -> None:
     """Raises ValueError where text alone tells that a gold answer is none of this verifier's."""
     if verifier == "math":
         math.clean(gold)
+    elif verifier == "code":
+        code.read_tests(gold)
+    elif verifier == "instructions":
+        instructions.read_instructions(gold)
     else:
         JUDGES[verifier]("", gold)
+
+
+class Graded(NamedTuple):
+    """A judgement and the share (0..1) of an answer that is right: of tests passed (`code`) or instructions followed
+    (`instructions`); for the others 1 where the answer is right, else 0. `detail` says what was not."""
+
+    judgement: Judgement
+    share: float
+    detail: str | None = None
 
 
 def judge_all(items: Sequence[Item], workers: Workers | None = None) -> list[Judgement]:
     """The judgements of N items in their order. A gold answer that the verifier cannot read is `error`. `workers` are
     asked where mathematics must be compared; without them, one process is started for this call, if any is needed.
-    Raises WorkersFailed where it cannot run."""
-    judged: list[Judgement | math.Comparison] = [_settle(item) for item in items]
-    open_items = [index for index, item in enumerate(judged) if isinstance(item, math.Comparison)]
-    questions: list[dict[str, Any]] = [question(judged[index]) for index in open_items]
+    Code runs in processes of its own, as many at a time as there are workers. Raises WorkersFailed where mathematics
+    cannot be compared."""
+    return [item.judgement for item in grade_all(items, workers)]
+
+
+def grade_all(items: Sequence[Item], workers: Workers | None = None) -> list[Graded]:
+    """`judge_all` with the share of each answer that is right."""
+    settled = [_settle(item) for item in items]
+    open_items = [index for index, item in enumerate(settled) if isinstance(item, math.Comparison)]
+    programs = [index for index, item in enumerate(settled) if isinstance(item, _Program)]
+    found = {index: item for index, item in enumerate(settled) if isinstance(item, Graded)}
+    questions: list[dict[str, Any]] = [question(settled[index]) for index in open_items]
     for index, state in zip(open_items, compare(questions, workers), strict=True):
-        found = judged[index]
-        assert isinstance(found, math.Comparison)
-        judged[index] = Judgement(state, None if state == "unparsed" else found.shown)
-    return [item for item in judged if isinstance(item, Judgement)]
+        shown = settled[index].shown  # type: ignore[union-attr]
+        found[index] = _plain(Judgement(state, None if state == "unparsed" else shown))
+    texts = [(settled[index].text, items[index].gold) for index in programs]  # type: ignore[union-attr]
+    for index, ran in zip(programs, code.run_all(texts, workers.number if workers else 1), strict=True):
+        found[index] = _of_code(ran)
+    return [found[index] for index in range(len(items))]
+
+
+class _Program(NamedTuple):
+    """Code that waits for its tests."""
+
+    text: str
+
+
+def _plain(judgement: Judgement) -> Graded:
+    return Graded(judgement, float(judgement.state == "right"))
+
+
+def _of_code(ran: code.Ran | None) -> Graded:
+    if ran is None:
+        return Graded(Judgement("error", None), 0.0, "the ground truth holds no test")
+    shown = None if ran.code is None else ran.code[: code.SHOWN_CHARS]
+    return Graded(Judgement(ran.state, shown), ran.share, ran.detail)
 
 
 def question(comparison: Any) -> dict[str, Any]:
@@ -105,8 +148,10 @@ def _ask(questions: list[dict[str, Any]], workers: Workers | None) -> list[Any]:
         return list(started.ask(questions))
 
 
-def _settle(item: Item) -> Judgement | math.Comparison:
+def _settle(item: Item) -> Graded | math.Comparison | _Program:
     text = after_thought(item.text)
+    if item.verifier in WHOLE:
+        return _settle_whole(item, text)
     if text is not None and item.prompt:
         text = without_echo(text, item.prompt)
     try:
@@ -115,5 +160,24 @@ def _settle(item: Item) -> Judgement | math.Comparison:
         else:
             found = JUDGES[item.verifier](text or "", item.gold)
     except ValueError:
-        return Judgement("error", None)
-    return Judgement("unparsed", None) if text is None else found
+        return _plain(Judgement("error", None))
+    if text is None:
+        return _plain(Judgement("unparsed", None))
+    return found if isinstance(found, math.Comparison) else _plain(found)
+
+
+def _settle_whole(item: Item, text: str | None) -> Graded | _Program:
+    """`code` and `instructions`, to which an echo of the prompt is a part of the answer."""
+    try:
+        check(item.verifier, item.gold)
+    except ValueError as error:
+        return Graded(Judgement("error", None), 0.0, str(error))
+    if text is None:
+        return _plain(Judgement("unparsed", None))
+    if item.verifier == "code":
+        return _Program(text)
+    try:
+        judgement, share = instructions.graded(text if text == item.text else text.strip(), item.gold)
+    except ValueError as error:  # languages cannot be told here
+        return Graded(Judgement("error", None), 0.0, str(error))
+    return Graded(judgement, share, judgement.answer or None)

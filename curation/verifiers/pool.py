@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Any
 
+from curation.errors import InstrumentError
 from curation.verifiers import State
 
 CPU_SECONDS = 5.0
@@ -24,8 +25,8 @@ _IN_FLIGHT = 32  # questions that a worker has at a time
 _TRIES = 2  # of a question whose worker died for no reason of its own (the machine's memory ran out)
 
 
-class WorkersFailed(RuntimeError):
-    """Worker processes cannot start; the message holds what they printed last."""
+class WorkersFailed(InstrumentError):
+    """Worker processes cannot start (exit 4); the message holds what they printed last and what to do next."""
 
 
 class Workers:
@@ -87,9 +88,17 @@ class Workers:
             worker = self._idle.pop()
         else:
             self.started += 1
-            worker = _Worker(self.command)
+            try:
+                worker = _Worker(self.command)
+            except OSError as error:
+                raise self._failed("cannot be started", str(error)) from error
         worker.join(selector)
         return worker
+
+    def _failed(self, what: str, complaint: str) -> WorkersFailed:
+        return WorkersFailed(f"a verifier process {what}: {complaint}",
+                             f"run '{' '.join(self.command)}' to see why, install what it misses (pip install "
+                             "math-verify) or free memory, then run the same command again")  # fmt: skip
 
     def _retire(self, worker: _Worker, waiting: deque[int], states: list[State | None], tries: list[int],
                 selector: selectors.BaseSelector) -> None:  # fmt: skip
@@ -101,9 +110,8 @@ class Workers:
         slow = worker.process.poll() is None and not worker.closed
         code = worker.end()
         if not worker.ready:
-            raise WorkersFailed(
-                f"a verifier process ended before it was ready (exit code {code}): {worker.complaint()}"
-            )
+            raise self._failed(f"was not ready after {START_SECONDS:g} seconds" if slow else
+                               f"ended before it was ready (exit code {code})", worker.complaint())  # fmt: skip
         left = list(worker.asked)
         if left:
             culprit = left[0]

@@ -6,13 +6,17 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
+from trainers.process.rows import frozen
+
 SHOWN = 5
+DIFFERENT = "the trainer's rows are not those of the audit: "
+SIDES = ("chosen", "rejected")
 Document = tuple[int, int, int]  # tokens, trained tokens, hash of the ids
 Piece = tuple[str, list[int], list[bool]]  # row id, ids, mask
 
 
-def differences(prepared: Any, job: dict[str, Any]) -> list[str]:
-    """What TRL prepared against the audit, document by document in order; packed documents are compared whatever bin
+def documents(prepared: Any, job: dict[str, Any]) -> list[str]:
+    """Mid-training and SFT, document by document in order; packed documents are compared whatever bin
     they lie in, wrapped sequences as a whole. Empty where all agree."""
     import numpy as np
 
@@ -30,6 +34,60 @@ def differences(prepared: Any, job: dict[str, Any]) -> list[str]:
     else:
         problems = [f"row {name}: TRL has {_told(seen)}, the audit {_told(item)}"
                     for name, seen, item in zip(names, found, wanted, strict=True) if seen != item]  # fmt: skip
+    return _some(problems)
+
+
+def pairs(prepared: Any, job: dict[str, Any]) -> list[str]:
+    """DPO: whole sides (TRL cuts them batch by batch) of the pairs that it keeps, in order."""
+    found = [[(len(ids), hash_ids(ids)) for ids in (row["prompt_ids"] + row[f"{side}_ids"] for side in SIDES)]
+             for row in prepared]  # fmt: skip
+    return _pair_differences(found, job)
+
+
+def whole_pairs(prepared: Any, job: dict[str, Any]) -> list[str]:
+    """Reward models: both sides of the pairs that TRL keeps, in order."""
+    found = [[(len(row[f"{side}_ids"]), hash_ids(row[f"{side}_ids"])) for side in SIDES] for row in prepared]
+    return _pair_differences(found, job)
+
+
+def sides(prepared: Any, job: dict[str, Any]) -> list[str]:
+    """KTO: the sides that TRL keeps, whatever their order."""
+    found = Counter((bool(row["label"]), len(row["prompt_ids"] + row["completion_ids"]),
+                     hash_ids(row["prompt_ids"] + row["completion_ids"])) for row in prepared)  # fmt: skip
+    wanted = Counter((fate["side"] == 0, fate["tokens"], fate["ids_hash"]) for fate in _kept(job))
+    told = [f"{size} tokens, ids {digest:016x}, {'chosen' if chosen else 'rejected'}: in {where}"
+            for of, where in ((wanted - found, "the audit alone"), (found - wanted, "TRL alone"))
+            for chosen, size, digest in sorted(of)]  # fmt: skip
+    return _some(told)
+
+
+def prompts(prepared: Any, job: dict[str, Any]) -> list[str]:
+    """Trainers that generate take every prompt as it is."""
+    wanted = len(_kept(job))
+    return [] if len(prepared) == wanted else [f"TRL prepared {len(prepared)} prompts, the audit {wanted}"]
+
+
+def _pair_differences(found: list[list[tuple[int, int]]], job: dict[str, Any]) -> list[str]:
+    kept: dict[int, dict[int, tuple[int, int]]] = {}
+    names: dict[int, str] = {}
+    for fate in _kept(job):
+        kept.setdefault(fate["position"], {})[fate["side"]] = (fate["tokens"], fate["ids_hash"])
+        names[fate["position"]] = fate["row_id"]
+    wanted = [(names[position], [of[0], of[1]]) for position, of in sorted(kept.items()) if len(of) == 2]
+    if len(found) != len(wanted):
+        return [f"TRL prepared {len(found)} pairs, the audit {len(wanted)}"]
+    return _some([f"row {name}: TRL has {seen} (tokens, hash of the ids), the audit {item}"
+                  for seen, (name, item) in zip(found, wanted, strict=True) if seen != item])  # fmt: skip
+
+
+def _kept(job: dict[str, Any]) -> list[dict[str, Any]]:
+    import pyarrow.parquet as pq
+
+    columns = ["position", "side", "row_id", "fate", "tokens", "ids_hash"]
+    return [row for row in pq.read_table(job["fates"], columns=columns).to_pylist() if row["fate"] != "dropped"]
+
+
+def _some(problems: list[str]) -> list[str]:
     return problems[:SHOWN] + ([f"and {len(problems) - SHOWN} more"] if len(problems) > SHOWN else [])
 
 
@@ -48,15 +106,6 @@ def hash_ids(ids: Any) -> int:
     import xxhash
 
     return xxhash.xxh3_64_intdigest(np.asarray(ids, "<i4").tobytes())
-
-
-def rows_of(job: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """The frozen rows in training order."""
-    import pyarrow.parquet as pq
-
-    for part in job["parts"]:
-        for batch in pq.ParquetFile(part).iter_batches(1024):
-            yield from batch.to_pylist()
 
 
 def expected(job: dict[str, Any]) -> tuple[list[str], list[Document]]:
@@ -105,7 +154,7 @@ def _rendered(job: dict[str, Any], wanted: set[int]) -> dict[int, tuple[Any, Any
     template = None if text is None else Template("audited", text, hash_bytes(text.encode()))
     rendering = Rendering(load_tokenizer(None, job["tokenizer"]), template, job["path"], job["kwargs"])
     found = {}
-    for position, row in enumerate(rows_of(job)):
+    for position, row in enumerate(frozen(job["parts"])):
         if position in wanted:
             made = rendering.render(row, job["stage"])
             found[position] = (made.ids, made.mask)

@@ -1,0 +1,113 @@
+"""`kedge train RUN --chain`: every stage that a run descends from, each behind its gates.
+
+Parents form a graph: a stage starts from one checkpoint and may need others (a reference, a teacher, a reward model).
+Of each stage, in an order in which every one comes after those that it needs: its mixture is frozen, its audit passes,
+it is trained, its checkpoints are scored, and drift judges them. What is done is not done again, so that the same
+command goes on after a stop, and editing one stage repeats it and what follows, never what came before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from graphlib import CycleError, TopologicalSorter
+
+from curation.catalog import Catalog
+from curation.console import out, print_json, say, table
+from curation.errors import EXIT_FAILED, EXIT_INSTRUMENT, EXIT_OK, EXIT_UNDECIDED, UserError
+from curation.runs import ROLES, Run
+
+Command = Callable[[str], int]
+SEVEREST = (EXIT_OK, EXIT_UNDECIDED, EXIT_FAILED, EXIT_INSTRUMENT)
+
+
+@dataclass(frozen=True)
+class Steps:
+    """What is done with a stage: each takes a name and returns an exit code. `freeze` takes a mixture, the others a
+    run."""
+
+    freeze: Command
+    audit: Command
+    train: Command
+    evaluate: Command
+    drift: Command
+
+
+@dataclass
+class Stage:
+    """One stage as it went: the exit code of each step that was taken."""
+
+    run: str
+    codes: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def stopped_at(self) -> str | None:
+        """The step that ends the chain: any that did not succeed, but a drift report without a verdict."""
+        return next((step for step, code in self.codes.items()
+                     if code != EXIT_OK and (step, code) != ("drift", EXIT_UNDECIDED)), None)  # fmt: skip
+
+
+def stages(catalog: Catalog, name: str) -> list[Run]:
+    """The run and every run file that it descends from or needs, ordered. Raises UserError for a circle."""
+    found: dict[str, Run] = {}
+    needs: dict[str, list[str]] = {}
+    waiting = [name]
+    while waiting:
+        current = waiting.pop()
+        if current not in found:
+            found[current] = Run(catalog, current)
+            needs[current] = needed(catalog, found[current])
+            waiting += needs[current]
+    try:
+        order = list(TopologicalSorter(needs).static_order())
+    except CycleError as error:
+        raise UserError(f"the runs form a circle: {' -> '.join(error.args[1])}", "mend a 'parent'",
+                        where=found[name].where) from None  # fmt: skip
+    return [found[item] for item in order]
+
+
+def needed(catalog: Catalog, run: Run) -> list[str]:
+    """Run files whose checkpoints a run starts from or uses, in name order."""
+    known = catalog.project.paths("runs", ".yaml")
+    named = [run.file.parent, run.file.extends, *(getattr(run.file, role) for role in ROLES)]
+    return sorted({item.partition("@")[0] for item in named if item is not None} & set(known))
+
+
+def walk(catalog: Catalog, name: str, steps: Steps) -> list[Stage]:
+    """Take every stage in order, up to the first that does not pass."""
+    taken = []
+    for run in stages(catalog, name):
+        say(f"stage {run.name}")
+        stage = Stage(run.name)
+        taken.append(stage)
+        work = [("freeze", steps.freeze, run.file.mixture), ("audit", steps.audit, run.name),
+                ("train", steps.train, run.name)]  # fmt: skip
+        if run.file.suite is None:
+            say(f"{run.name} names no suite: nothing judges it")
+        else:
+            work += [("evaluate", steps.evaluate, run.name), ("drift", steps.drift, run.name)]
+        for step, command, subject in work:
+            stage.codes[step] = command(subject)
+            if stage.stopped_at is not None:
+                return taken
+    return taken
+
+
+def print_chain(taken: list[Stage], as_json: bool) -> int:
+    """The table of stages; returns the exit code: the severest of all."""
+    codes = [code for stage in taken for code in stage.codes.values()]
+    known = [code for code in codes if code in SEVEREST]
+    worst = next((code for code in codes if code not in SEVEREST), max(known, key=SEVEREST.index, default=EXIT_OK))
+    if as_json:
+        print_json({"stages": [{"run": stage.run, "codes": stage.codes} for stage in taken], "exit_code": worst})
+        return worst
+    said = {EXIT_OK: "passed", EXIT_FAILED: "FAILED", EXIT_UNDECIDED: "undecided", EXIT_INSTRUMENT: "not measured"}
+    names = ("freeze", "audit", "train", "evaluate", "drift")
+    rows = [[stage.run, *(said.get(stage.codes[step], f"exit {stage.codes[step]}") if step in stage.codes else ""
+                          for step in names)] for stage in taken]  # fmt: skip
+    table("chain", ["stage", *names], rows)
+    last = taken[-1]
+    if last.stopped_at is not None:
+        out.print(f"the chain stopped at {last.run}: {last.stopped_at}; mend it, and run the same command again",
+                  style="red", markup=False)  # fmt: skip
+    return worst

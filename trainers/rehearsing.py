@@ -1,0 +1,95 @@
+"""`kedge train RUN --rehearse`: three optimiser steps on the longest rows at the run's own settings."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from curation.catalog import Catalog
+from curation.config import find_project, shown
+from curation.console import out, print_json, say
+from curation.errors import EXIT_OK, InstrumentError, UserError
+from curation.outputs import write_atomically
+from trainers import Launch
+from trainers.training import Training, job_of, prepared
+
+STEPS = 3
+REPORT = "rehearsal.json"
+
+
+def rehearse(name: str, as_json: bool) -> dict[str, Any]:
+    """Rehearse a run and print what it took: seconds per step, peak memory, whether the checkpoint is the model and
+    whether answers end. The figures lie beside the run as rehearsal.json, where `kedge plan` takes them. Nothing is
+    registered. Raises InstrumentError where a step fails or the saved checkpoint is not the model."""
+    training = prepared(Catalog(find_project()), name)
+    if not training.run.trainer_name.startswith("trl_"):
+        raise UserError(f"{training.run.trainer_name} has no rehearsal", "give it max_steps in a run of its own",
+                        where=training.run.where)  # fmt: skip
+    folder = training.folder / "rehearsal"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    with training.catalog.writing("runs", training.run.name):
+        job = _job(training, folder)
+        launch = Launch(folder / "job.json", folder / "process.log", training.run.file.num_processes,
+                        training.run.file.launcher)  # fmt: skip
+        say(f"rehearsing {STEPS} steps of {name} on its {len(job['rehearsal']['only']):,} longest rows")
+        code = training.trainer.launch(launch)
+    report = folder / REPORT
+    if code != EXIT_OK or not report.is_file():
+        lines = (folder / "process.log").read_text(errors="replace").strip().splitlines()
+        raise InstrumentError(f"the rehearsal ended with {code}: {lines[-1] if lines else 'no message'}",
+                              f"see {shown(folder / 'process.log')}")  # fmt: skip
+    found: dict[str, Any] = json.loads(report.read_text())
+    found["seconds_per_step"] = float(np.median(found["seconds"][1:] or found["seconds"]))
+    write_atomically(training.folder / REPORT, json.dumps(found, indent=1, sort_keys=True).encode())
+    shutil.rmtree(folder / "weights", ignore_errors=True)
+    if not found["checkpoint_same"]:
+        share = found["checkpoint_difference"]
+        raise InstrumentError(f"the saved checkpoint is not the trained model: logits differ by {share:.2g} of the "
+                              "largest", "look at dtype and sharding")  # fmt: skip
+    print_rehearsal(found, as_json)
+    return found
+
+
+def _job(training: Training, folder: Path) -> dict[str, Any]:
+    job = job_of(training)
+    (folder / "weights").mkdir()
+    batch = job["config"].get("per_device_train_batch_size", 8) * job["config"].get("gradient_accumulation_steps", 1)
+    job["config"] |= {"max_steps": STEPS, "save_steps": STEPS, "logging_steps": 1, "eval_strategy": "no"}
+    job |= {name: str(folder / Path(job[name]).name) for name in ("progress", "failure", "stop", "evidence")}
+    job |= {"output": str(folder / "weights"), "resume": None}
+    only = longest_rows(training.fates, STEPS * batch * training.run.file.num_processes)
+    job["rehearsal"] = {"only": only, "report": str(folder / REPORT)}
+    write_atomically(folder / "job.json", json.dumps(job, indent=1, sort_keys=True).encode())
+    return job
+
+
+def longest_rows(fates: Path, number: int) -> list[int]:
+    """Positions of the rows that the trainer keeps most tokens of, ascending; ties go to the earlier row."""
+    import pyarrow.parquet as pq
+
+    table = pq.read_table(fates, columns=["position", "kept_tokens"])
+    tokens = table.group_by("position").aggregate([("kept_tokens", "max")]).to_pydict()
+    ranked = sorted(
+        zip(tokens["kept_tokens_max"], tokens["position"], strict=True), key=lambda item: (-item[0], item[1])
+    )
+    return sorted(position for kept, position in ranked[:number] if kept)
+
+
+def print_rehearsal(found: dict[str, Any], as_json: bool) -> None:
+    """The figures, one line each."""
+    if as_json:
+        print_json(found)
+        return
+    ended = sum(item["ended"] for item in found["answers"])
+    out.print(f"seconds per step: {found['seconds_per_step']:.2f} (of {len(found['seconds'])} steps)", markup=False)
+    out.print(
+        f"peak memory: {found['peak_memory_bytes'] / 2**30:.2f} GiB on {found['device']}, a process", markup=False
+    )
+    out.print(f"checkpoint: saved, loaded, the same logits (difference {found['checkpoint_difference']:.1e})")
+    if found["answers"]:
+        out.print(f"answers: {ended} of {len(found['answers'])} end by themselves", markup=False)

@@ -1,0 +1,21 @@
+"""TRL's RLOOTrainer: REINFORCE with a leave-one-out baseline (arXiv 2402.14740)."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from pydantic import Field
+
+from trainers._trl import TRLTrainer
+
+
+class TRLRLOO(TRLTrainer):
+    """Options of `trl.RLOOConfig` under its own names."""
+
+    version: ClassVar[int] = 1
+    config_class: ClassVar[str] = "RLOOConfig"
+
+    num_generations: int = Field(default=2, ge=2)
+    max_completion_length: int = Field(default=512, ge=1)
+    temperature: float = Field(default=1.0, gt=0)
+    learning_rate: float = Field(default=1e-6, gt=0)
