@@ -16,6 +16,7 @@ from curation.checkpoints import Checkpoint
 from curation.errors import EXIT_FAILED, EXIT_INSTRUMENT, EXIT_OK, EXIT_UNDECIDED, Problem, UserError
 from curation.statistics import Interval
 from evals.accounting import accuracy
+from evals.margins import Margin, margins
 from evals.pairing import Scored, common_conditions
 from evals.prompting import judged_with
 from evals.scores import count_states
@@ -70,6 +71,8 @@ class DriftReport:
     context: list[dict[str, Any]] = field(default_factory=list)
     flips: list[dict[str, Any]] = field(default_factory=list)
     probes: list[dict[str, Any]] = field(default_factory=list)
+    margins: list[Margin] = field(default_factory=list)
+    reward_model: str | None = None  # the report of the last checkpoint, where it is a reward model
 
     def of(self, checkpoint: str) -> list[Comparison]:
         """The comparisons of one checkpoint."""
@@ -126,8 +129,16 @@ def drift(catalog: Catalog, reference: str, against: str | None = None, suite: s
     return DriftReport(
         name, chosen, [_column(item) for item in columns], start.id, own[-1].id, standings, comparisons, instrument,
         [stage_context(catalog, item) for item in columns if item.mixture is not None or item.run == name],
-        flips(first, last), probe_answers(catalog, reference),
+        flips(first, last), probe_answers(catalog, reference), margins(catalog, columns, start, tables),
+        _reward_model(catalog, own[-1]),
     )  # fmt: skip
+
+
+def _reward_model(catalog: Catalog, checkpoint: Checkpoint) -> str | None:
+    from evals.reward_report import latest_report
+
+    found = latest_report(catalog, checkpoint.id, checkpoint.weights_hash)
+    return None if found is None else catalog.project.relative(found)
 
 
 def _column(checkpoint: Checkpoint) -> dict[str, Any]:
@@ -233,7 +244,7 @@ def standing(benchmark: str, checkpoint: str, table: pa.Table) -> Standing:
     answered = n - counts["error"]
     total = pc.sum(table["score"]).as_py() or 0.0
     complete = answered - counts["truncated"]
-    open_ended = counts["truncated"] + counts["unparsed"] + counts["error"]
+    open_ended = counts["truncated"] + counts["unparsed"] + counts["timeout"] + counts["error"]
     mean = statistics.clustered_mean(table["score"].to_numpy(), table["cluster"].to_numpy(zero_copy_only=False))
     binary = counts["right"] == total and mean.num_clusters == n
     interval = (

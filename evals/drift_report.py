@@ -31,6 +31,7 @@ def as_json(report: DriftReport) -> dict[str, Any]:
     """The whole report as one JSON object; shares of 1, infinite limits as null."""
     value = asdict(report) | {"verdict": report.verdict, "exit_code": report.exit_code}
     value["instrument"] = [str(problem) for problem in report.instrument]
+    value["margins"] = [asdict(item) | {"line": item.line} for item in report.margins]
     value["judgements"] = {name: report.judgement(name) for name in own(report)}
     return dict(_finite(value))
 
@@ -110,6 +111,12 @@ def context_lines(report: DriftReport) -> list[str]:
     return lines
 
 
+def margin_lines(report: DriftReport) -> list[str]:
+    """Sentences about the margins of preference pairs, and where a reward model's own report lies."""
+    where = [] if report.reward_model is None else [f"reward model report: {report.reward_model}"]
+    return [item.line for item in report.margins] + where
+
+
 def _short(mixture: str) -> str:
     """`NAME@FINGERPRINT` with twelve characters of the fingerprint."""
     name, mark, digest = mixture.partition("@")
@@ -126,7 +133,7 @@ def instrument_lines(report: DriftReport) -> list[str]:
     lines = []
     for item in last:
         parts = []
-        for state in ("truncated", "unparsed", "error"):
+        for state in ("truncated", "unparsed", "timeout", "error"):
             share, low, high = (100 * value for value in item.shares[state])
             parts.append(f"{state} {share:.1f} % [{low:.1f}, {high:.1f}]")
         lines.append(f"{item.benchmark}: {', '.join(parts)}")
@@ -155,7 +162,7 @@ def print_report(report: DriftReport, folder: Path, as_json_object: bool) -> Non
             extra = f"; {item.message}" if item.message else ""
             out.print(f"{item.benchmark} vs {item.a}: {item.n:,} items, {lost_text(item)}{p}; smallest detectable "
                       f"{points(item.smallest_detectable, sign=False)}{extra}", markup=False)  # fmt: skip
-    for line in context_lines(report)[-1:]:
+    for line in [*margin_lines(report), *context_lines(report)[-1:]]:
         out.print(line, markup=False)
     out.print(f"report: {shown(folder / 'report.html')}", markup=False)
 
@@ -174,7 +181,7 @@ def markdown(report: DriftReport) -> str:
         lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
     lines += [""] + [f"- {item.benchmark} vs {item.a}: {lost_text(item)}" for item in report.of(report.last)
                      if item.losses]  # fmt: skip
-    lines += [f"- {line}" for line in context_lines(report)]
+    lines += [f"- {line}" for line in margin_lines(report) + context_lines(report)]
     return "\n".join(lines) + "\n"
 
 
@@ -189,7 +196,7 @@ def page(report: DriftReport) -> str:
         "title": f"Drift: {report.run}", "report": report, "style": style, "greyed": GREYED, "own": own(report),
         "heat": heat(report), "forest": _forest(report), "curves": _curves(report), "flips": flips, "probes": probes,
         "points": points, "span": span, "lost_text": lost_text, "context": context_lines(report),
-        "instrument": instrument_lines(report),
+        "instrument": instrument_lines(report), "margin_lines": margin_lines(report),
     })  # fmt: skip
 
 

@@ -29,7 +29,7 @@ class ImportedScore(Strict):
     sample_id: str
     repeat: int = Field(default=0, ge=0)
     cluster: str | None = None
-    state: Literal["right", "wrong", "truncated", "unparsed", "error"]
+    state: Literal["right", "wrong", "truncated", "unparsed", "timeout", "error"]
     score: float | None = Field(default=None, ge=0, le=1)
     answer: str | None = None
     gold: str | None = None

@@ -18,7 +18,7 @@ from evals.scores import CONDITIONS, read_scores, scored_conditions
 # The tokenizer may grow between stages; what the model read is compared by the hash of every prompt.
 Scored = tuple[pa.Table, dict[str, Any]]  # scores and their conditions
 COMPARED = tuple(name for name in CONDITIONS if name != "tokenizer")
-LOSSES = ("truncated", "unparsed", "refused", "changed answer", "error")
+LOSSES = ("truncated", "unparsed", "timeout", "refused", "changed answer", "error")
 
 
 class NotComparable(Exception):

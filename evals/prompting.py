@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -35,22 +36,25 @@ class Prompting:
     model: Path  # where config.json lies
     stop_ids: tuple[int, ...]
 
-    def text(self, messages: list[dict[str, str]], prompt: str) -> str:
-        """The rendered prompt. A plain prompt is the messages' text after the beginning-of-sequence token that the
-        tokenizer would put before it; a chat prompt ends where the assistant begins."""
+    def text(self, messages: Sequence[dict[str, Any]], prompt: str, tools: str | None = None) -> str:
+        """The rendered prompt; `tools` is JSON text. A plain prompt is the messages' text after the
+        beginning-of-sequence token that the tokenizer would put before it; a chat prompt ends where the assistant
+        begins."""
         hf = self.tokenizer.hf
         if prompt == "plain":
             ids = hf("a")["input_ids"]
             begins = hf.bos_token_id is not None and bool(ids) and ids[0] == hf.bos_token_id
-            return (hf.bos_token if begins else "") + "\n\n".join(message["content"] for message in messages)
+            contents = (str(message.get("content") or "") for message in messages)
+            return (hf.bos_token if begins else "") + "\n\n".join(contents)
         if self.template is None:
             raise UserError(
                 f"{self.checkpoint.id} has no chat template",
                 "set 'template' in its run file, or 'prompt: plain' in the benchmark",
             )
         try:
-            rendered = hf.apply_chat_template(messages, chat_template=self.template.text, tokenize=False,
-                                              add_generation_prompt=True, **self.kwargs)  # fmt: skip
+            given = None if not tools else json.loads(tools)
+            rendered = hf.apply_chat_template(list(messages), tools=given, chat_template=self.template.text,
+                                              tokenize=False, add_generation_prompt=True, **self.kwargs)  # fmt: skip
         except jinja2.TemplateError as error:
             raise UserError(f"the template '{self.template.name}' raises: {error}", "mend the template or the "
                             "benchmark's messages") from error  # fmt: skip
@@ -130,7 +134,8 @@ def request_set(task: Task, asked: Prompting) -> RequestSet:
     system = [] if benchmark.system is None else [{"role": "system", "content": benchmark.system}]
     requests = []
     for item in task.items:
-        text = asked.text([*system, {"role": "user", "content": item.question}], benchmark.prompt)
+        turns = list(item.messages) or [{"role": "user", "content": item.question}]
+        text = asked.text([*system, *turns], benchmark.prompt, item.tools)
         ids = asked.ids(text)
         options = tuple(benchmark.continuation(option) for option in item.options) if benchmark.kind == "choice" else ()
         requests += [Request(item.sample_id, repeat, text, ids, options, item.gold, item.gold_index)
@@ -138,7 +143,7 @@ def request_set(task: Task, asked: Prompting) -> RequestSet:
     longest = max(len(request.prompt_ids) for request in requests)
     if benchmark.kind == "choice":
         longest += max(len(asked.ids(option)) for request in requests for option in request.options)
-    require_positions(asked, task.name, longest + (benchmark.max_new_tokens if benchmark.kind == "generative" else 0))
+    require_positions(asked, task.name, longest + (benchmark.max_new_tokens if benchmark.writes else 0))
     return RequestSet(task.name, tuple(requests), benchmark.max_new_tokens, benchmark.sampling(), tuple(benchmark.stop),
                       benchmark.think)  # fmt: skip
 

@@ -41,9 +41,10 @@ def scores_folder(catalog: Catalog, checkpoint: Checkpoint, benchmark: str, cond
 
 
 def write_scores(catalog: Catalog, checkpoint: Checkpoint, benchmark: str, table: pa.Table,
-                 conditions: dict[str, Any]) -> Path:  # fmt: skip
+                 conditions: dict[str, Any], beside: dict[str, pa.Table] | None = None) -> Path:  # fmt: skip
     """Publish N rows of `schema.SCORES` and return their folder. Rows are stored by sample and repeat, so equal scores
-    are equal bytes. Raises InstrumentError where a (sample, repeat) occurs twice or a state is unknown."""
+    are equal bytes. `beside` holds further tables by file name, which the manifest counts apart. Raises InstrumentError
+    where a (sample, repeat) occurs twice or a state is unknown."""
     table = table.select(schema.SCORES.names).cast(schema.SCORES)
     table = table.sort_by([("sample_id", "ascending"), ("repeat", "ascending")])
     pairs = list(zip(table["sample_id"].to_pylist(), table["repeat"].to_pylist(), strict=True))
@@ -54,6 +55,7 @@ def write_scores(catalog: Catalog, checkpoint: Checkpoint, benchmark: str, table
     target = scores_folder(catalog, checkpoint, benchmark, conditions)
     with catalog.publishing(target) as draft:
         part = write_parquet(draft.folder / PART, table)
+        more = {name: write_parquet(draft.folder / name, item).hash for name, item in (beside or {}).items()}
         draft.manifest = Manifest(
             kind="scores",
             name=benchmark,
@@ -61,7 +63,7 @@ def write_scores(catalog: Catalog, checkpoint: Checkpoint, benchmark: str, table
             parts=[part],
             inputs=weights_identity(checkpoint),
             parameters=conditions,
-            counts=count_states(table),
+            counts=count_states(table) | ({"beside": more} if more else {}),
         )
     return target
 
@@ -92,6 +94,13 @@ def read_scores(catalog: Catalog, checkpoint: Checkpoint, benchmark: str,
         return None
     folder, manifest = found[-1]
     return pq.read_table(folder / PART, schema=schema.SCORES), dict(manifest.parameters)
+
+
+def read_beside(catalog: Catalog, checkpoint: Checkpoint, benchmark: str, conditions: dict[str, Any],
+                name: str) -> pa.Table | None:  # fmt: skip
+    """A further table of published scores by its file name, or None."""
+    path = scores_folder(catalog, checkpoint, benchmark, conditions) / name
+    return pq.read_table(path) if path.is_file() else None
 
 
 def scored_conditions(catalog: Catalog, checkpoint: Checkpoint, benchmark: str) -> list[dict[str, Any]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -21,12 +21,20 @@ class SuiteBenchmark(Strict):
     gate: bool = True
 
 
+class Ensemble(Strict):
+    """Reward models whose scores are combined, each standardised first: the mean of them, or the least."""
+
+    members: list[str] = Field(min_length=2)
+    reward: Literal["mean", "min"] = "mean"
+
+
 class Suite(Strict):
     """`catalogs/suites/NAME.yaml`. `harness` is `{name: ..., option: ...}` in the harness's own options (device, dtype,
-    batch_size)."""
+    batch_size). `ensembles` are reward models (checkpoints) that a reward model's report also judges together."""
 
     benchmarks: list[SuiteBenchmark] = Field(min_length=1)
     probes: list[str] = []
+    ensembles: dict[str, Ensemble] = {}
     harness: dict[str, Any] = {"name": "lighteval_harness"}
 
     @model_validator(mode="after")

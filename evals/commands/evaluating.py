@@ -19,6 +19,7 @@ def register(app: typer.Typer) -> None:
 def evaluate(
     reference: Annotated[str, typer.Argument(metavar="RUN|CKPT", help="A run, RUN@STEP or a tag.")],
     suite: Annotated[str | None, typer.Option(help="The suite, where the run file names none.")] = None,
+    to: Annotated[Path | None, typer.Option(help="Also write a reward model's report to this folder.")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Score what is not scored yet: a run's start and every checkpoint of it, or one checkpoint.
@@ -31,7 +32,7 @@ def evaluate(
     from evals.evaluating import evaluate as score
     from evals.evaluating import print_report
 
-    report = score(Catalog(find_project()), reference, suite)
+    report = score(Catalog(find_project()), reference, suite, to)
     print_json(vars(report)) if json else print_report(report)
 
 
@@ -40,7 +41,7 @@ def add(
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Import results: one object per sample with checkpoint, benchmark, sample_id and state (right, wrong, truncated,
-    unparsed or error).
+    unparsed, timeout or error).
 
     Example: kedge scores add --help
     """
