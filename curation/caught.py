@@ -11,6 +11,7 @@ import pyarrow as pa
 from curation import schema
 from curation.catalog import Catalog
 from curation.measures import JoinMeasure
+from curation.measures._secrets import without_secrets
 from curation.measuring import Measure, signals_view
 from curation.relations import parquet_list
 from curation.rule_effects import Judged
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 NUM_SAMPLES = 20
 SHOWN_CHARS = 600
 EVIDENCE_PER_ROW = 3
+SECRET_CHARS = 4_000  # around an excerpt that are searched for a secret of which it would show a piece
 
 
 def samples(catalog: Catalog, judged: Judged, rules: Sequence[str] | None = None,
@@ -46,8 +48,8 @@ def samples(catalog: Catalog, judged: Judged, rules: Sequence[str] | None = None
         values = _values(catalog, connection, ids, list(unique.values()))
         evidence = {key: _evidence(connection, item, ids) for key, item in unique.items()
                     if isinstance(item, JoinMeasure)}  # fmt: skip
-        others = {value for rows in evidence.values() for item in rows for value in item.values()
-                  if isinstance(value, uuid.UUID)}  # fmt: skip
+        others = {value for of_rows in evidence.values() for items, _ in of_rows.values() for item in items
+                  for value in item.values() if isinstance(value, uuid.UUID)}  # fmt: skip
         texts = excerpts(connection, ids | others)
     finally:
         connection.close()
@@ -55,13 +57,13 @@ def samples(catalog: Catalog, judged: Judged, rules: Sequence[str] | None = None
     for row in picked:
         mine = measures.get(row["rule"], ())
         names = [name for item in mine for name in item.columns.names]
-        told = [_told(item, row["row_id"], texts) for measure in mine
-                for item in evidence.get(measure.fingerprint(), ()) if item["row_id"] == row["row_id"]]  # fmt: skip
+        about = [evidence.get(measure.fingerprint(), {}).get(row["row_id"], ([], 0)) for measure in mine]
+        told = [_told(item, row["row_id"], texts) for items, _ in about for item in items][:EVIDENCE_PER_ROW]
         stage, text = texts.get(row["row_id"], ("", []))
         found[row["rule"]].append({
             "row_id": row["row_id"].hex, "source": row["source"], "stage": stage, "reason": row["reason"], "text": text,
             "values": {name: value for name, value in values.get(row["row_id"], {}).items() if name in names},
-            "evidence": told[:EVIDENCE_PER_ROW], "more_evidence": max(0, len(told) - EVIDENCE_PER_ROW),
+            "evidence": told, "more_evidence": sum(count for _, count in about) - len(told),
         })  # fmt: skip
     return found
 
@@ -79,10 +81,20 @@ def _values(catalog: Catalog, connection: duckdb.DuckDBPyConnection, ids: set[uu
     return found
 
 
-def _evidence(connection: duckdb.DuckDBPyConnection, measure: JoinMeasure, ids: set[uuid.UUID]) -> list[dict[str, Any]]:
-    """The evidence of a join measure on some rows, in its total order."""
+def _evidence(connection: duckdb.DuckDBPyConnection, measure: JoinMeasure, ids: set[uuid.UUID]
+              ) -> dict[uuid.UUID, tuple[list[dict[str, Any]], int]]:  # fmt: skip
+    """row_id -> (the first evidence of a join measure in its total order, how much there is)."""
     _bind_ids(connection, ids)
-    return _records(connection, f'SELECT * FROM "{measure.evidence_kind}" SEMI JOIN wanted USING (row_id) ORDER BY ALL')
+    order = ", ".join(f'"{name}"' for name in measure.evidence.names)
+    found: dict[uuid.UUID, tuple[list[dict[str, Any]], int]] = {}
+    for item in _records(
+        connection,
+        f'SELECT *, count(*) OVER (PARTITION BY row_id) AS "how many" FROM "{measure.evidence_kind}" '
+        "SEMI JOIN wanted USING (row_id) "
+        f"QUALIFY row_number() OVER (PARTITION BY row_id ORDER BY {order}) <= {EVIDENCE_PER_ROW} ORDER BY {order}",
+    ):
+        found.setdefault(item["row_id"], ([], item.pop("how many")))[0].append(item)
+    return found
 
 
 def _told(item: Mapping[str, Any], of: uuid.UUID, texts: Mapping[uuid.UUID, tuple[str, list[tuple[str, str]]]]
@@ -97,13 +109,14 @@ def _told(item: Mapping[str, Any], of: uuid.UUID, texts: Mapping[uuid.UUID, tupl
             if value in texts:
                 told[f"{name} text"] = " · ".join(text for _, text in texts[value][1])[:SHOWN_CHARS]
         elif value is not None and name != "row_id":
-            told[name] = value
+            told[name] = without_secrets(value) if isinstance(value, str) else value
     return told
 
 
 def excerpts(connection: duckdb.DuckDBPyConnection, ids: Iterable[uuid.UUID]
              ) -> dict[uuid.UUID, tuple[str, list[tuple[str, str]]]]:  # fmt: skip
-    """row_id -> (stage, [(place, excerpt)]) of rows and of benchmark items; the middle of a long text is left out."""
+    """row_id -> (stage, [(place, excerpt)]) of rows and of benchmark items; the middle of a long text is left out, and
+    in place of a key or password stands its kind."""
     _bind_ids(connection, ids)
     found = {}
     for stage in (*schema.STAGES, schema.BENCHMARK):
@@ -131,9 +144,11 @@ def _texts(name: str, value: Any) -> Iterable[tuple[str, str]]:
 
 def _excerpt(text: str) -> str:
     if len(text) <= SHOWN_CHARS:
-        return text
+        return without_secrets(text)
     half = SHOWN_CHARS // 2
-    return f"{text[:half]} [... {len(text) - 2 * half:,} characters ...] {text[-half:]}"
+    begin = without_secrets(text[: half + SECRET_CHARS])[:half]
+    end = without_secrets(text[-half - SECRET_CHARS :])[-half:]
+    return f"{begin} [... {len(text) - 2 * half:,} characters ...] {end}"
 
 
 def _bind_ids(connection: duckdb.DuckDBPyConnection, ids: Iterable[uuid.UUID]) -> None:

@@ -37,9 +37,14 @@ def load_encoder(folder: str | Path, batch: int = 32) -> Encoder:
 
     path = Path(folder)
     body, pooling = _modules(path)
-    tokenizer = AutoTokenizer.from_pretrained(body, local_files_only=True, trust_remote_code=False)
-    model = AutoModel.from_pretrained(body, local_files_only=True, trust_remote_code=False, use_safetensors=True,
-                                      dtype=torch.float32).eval()  # fmt: skip
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(body, local_files_only=True, trust_remote_code=False)
+        model = AutoModel.from_pretrained(body, local_files_only=True, trust_remote_code=False, use_safetensors=True,
+                                          dtype=torch.float32).eval()  # fmt: skip
+    except (OSError, ValueError, KeyError) as error:
+        what = str(error).strip().splitlines()[0]
+        raise UserError(f"{body} cannot be loaded: {what}", "save model (as safetensors) and tokenizer with "
+                        "save_pretrained", key="embedding_model") from error  # fmt: skip
     longest = _longest(body, model)
 
     def encode(texts: Sequence[str]) -> npt.NDArray[np.float32]:

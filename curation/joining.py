@@ -7,7 +7,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from curation.catalog import Catalog, write_parquet
 from curation.join_work import JoinWork, RowPart
@@ -35,10 +37,9 @@ def row_parts(catalog: Catalog, stages: Sequence[str], signals: Mapping[str, Map
 
 def priorities(catalog: Catalog) -> dict[str, int]:
     """Every source's rank: those of `source_priority` in kedge.yaml first, then the others by name."""
-    named = [name for name in catalog.project.file.source_priority if name in catalog.sources()]
-    return {
-        name: rank for rank, name in enumerate([*named, *(name for name in catalog.sources() if name not in named)])
-    }
+    known = catalog.sources()
+    first = [name for name in catalog.project.file.source_priority if name in known]
+    return {name: rank for rank, name in enumerate(dict.fromkeys([*first, *known]))}
 
 
 def cache_folder(catalog: Catalog, measure: JoinMeasure) -> Path:
@@ -84,38 +85,35 @@ def values_by_part(work: JoinWork, measure: JoinMeasure, source: str) -> Iterato
     """The values of `joined` for every row part of a source, in the order of its rows. Raises RuntimeError where a row
     has none or several."""
     parts = [part for part in work.parts if part.source == source]
+    if not parts:
+        return
     columns = ", ".join(f'joined."{name}"' for name in measure.columns.names)
     union = " UNION ALL ".join(f"SELECT {index} AS part, file_row_number AS position, row_id FROM "
                                f"read_parquet({quoted(part.path)}, file_row_number = true)"
                                for index, part in enumerate(parts))  # fmt: skip
-    if not parts:
-        return
-    reader = work.connection.sql(f"SELECT r.part, r.row_id, {columns} FROM ({union}) AS r JOIN joined USING (row_id) "
-                                 "ORDER BY r.part, r.position").to_arrow_reader(65_536)  # fmt: skip
+    query = f"SELECT part, position, r.row_id, {columns} FROM ({union}) AS r JOIN joined USING (row_id)"
+    reader = work.connection.sql(f"{query} ORDER BY part, position").to_arrow_reader(65_536)
     held: list[pa.RecordBatch] = []
-    rows = 0
+    rows = index = 0
     of = pa.schema([("row_id", pa.uuid()), *measure.columns])
-    index = 0
+    wrong = RuntimeError(f"{measure.plugin_name()} has no value, or several, for a row of {source}")
     for batch in reader:
         while batch.num_rows:
+            if index == len(parts):
+                raise wrong
             wanted = parts[index].num_rows - rows
             taken, batch = batch.slice(0, wanted), batch.slice(wanted)
             held.append(taken)
             rows += taken.num_rows
             if rows == parts[index].num_rows:
-                yield parts[index], _one_part(measure, held, index, of)
+                table = pa.Table.from_batches(held)
+                if not (pc.all(pc.equal(table["part"], index)).as_py()
+                        and np.array_equal(table["position"].to_numpy(), np.arange(rows))):  # fmt: skip
+                    raise wrong
+                yield parts[index], table.drop_columns(["part", "position"]).cast(of)
                 held, rows, index = [], 0, index + 1
-                if index == len(parts) and batch.num_rows:
-                    raise RuntimeError(f"{measure.plugin_name()} has several values for a row of {source}")
     if index < len(parts):
-        raise RuntimeError(f"{measure.plugin_name()} has no value for some rows of {source}")
-
-
-def _one_part(measure: JoinMeasure, held: list[pa.RecordBatch], index: int, of: pa.Schema) -> pa.Table:
-    table = pa.Table.from_batches(held)
-    if set(table["part"].unique().to_pylist()) - {index}:
-        raise RuntimeError(f"{measure.plugin_name()} has no value, or several, for a row")
-    return table.drop_columns("part").cast(of)
+        raise wrong
 
 
 def forget(catalog: Catalog, measure: JoinMeasure, digest: str, parameters: Mapping[str, Any]) -> None:

@@ -7,9 +7,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 
-from curation import join_work, joining, registry
+from curation import join_work, joining, registry, schema
 from curation.catalog import Catalog, write_parquet
 from curation.console import progress, say
 from curation.engine import PartJob, run_parts
@@ -17,7 +18,7 @@ from curation.errors import UserError, did_you_mean
 from curation.fingerprint import fingerprint, hash_file
 from curation.measures import JoinMeasure, PartMeasure
 from curation.outputs import Manifest, Part
-from curation.relations import parquet_list
+from curation.relations import empty_relation, parquet_list
 
 Measure = PartMeasure | JoinMeasure
 DEFAULT_MEASURES = ("text_statistics", "exact_duplicates")
@@ -54,14 +55,14 @@ def is_measured(catalog: Catalog, measure: Measure) -> bool:
 
 
 def applicable(catalog: Catalog, measure: Measure, sources: list[str] | None = None) -> list[str]:
-    """Ingested sources of the stages that a measure takes. Raises UserError for an unknown name."""
+    """Ingested sources (all, or those named) of the stages that a measure takes. Raises UserError for an unknown
+    name."""
     known = catalog.sources()
     for name in sources or []:
         if name not in known:
             raise UserError(f"there is no ingested source '{name}'", did_you_mean(name, known))
     return [name for name, (_, manifest) in known.items()
-            if (manifest.stage in measure.stages and sources in (None, [])) or (name in (sources or [])
-            and manifest.stage in measure.stages)]  # fmt: skip
+            if manifest.stage in measure.stages and (not sources or name in sources)]  # fmt: skip
 
 
 def ensure(catalog: Catalog, measure: Measure, sources: list[str] | None = None, *, workers: int | None = None,
@@ -207,20 +208,26 @@ def named(name: str, config: dict[str, Any] | None = None, *, where: str = "") -
     return measure
 
 
-def signals_view(catalog: Catalog, stage: str, measures: list[Measure], *, columns: str = "*") -> str:
-    """A SELECT of all rows of a stage with the columns of `measures` beside them: per source a positional join over
-    equal lists of parts. Everything must be measured."""
-    selects = []
-    for source, (folder, manifest) in catalog.sources(stage).items():
-        if not manifest.parts:
-            continue
-        joined = parquet_list([folder / part.name for part in manifest.parts]) + " AS r"
-        names = ["r.*"] if columns == "*" else [columns]
-        for index, measure in enumerate(measures):
-            parts = signal_parts(catalog, measure, source)
-            if parts is None:
-                raise RuntimeError(f"{measure.plugin_name()} is not measured for {source}")
-            joined += f" POSITIONAL JOIN {parquet_list(parts)} AS s{index}"
-            names += [f"s{index}.{name}" for name in measure.columns.names]
-        selects.append(f"SELECT {', '.join(names)} FROM {joined}")
-    return " UNION ALL ".join(selects)
+def signals_view(catalog: Catalog, stage: str, measures: Sequence[Measure], *, columns: str = "r.*") -> str:
+    """A SELECT of all rows of a stage (their `columns`) with those of `measures` beside them; empty text where the
+    stage has no rows. Everything must be measured."""
+    sources = [source for source, (_, manifest) in catalog.sources(stage).items() if manifest.parts]
+    return " UNION ALL ".join(source_view(catalog, source, measures, columns=columns) for source in sources)
+
+
+def source_view(catalog: Catalog, source: str, measures: Sequence[Measure], *, columns: str = "r.*") -> str:
+    """A SELECT of the rows of one source (their `columns`) with those of `measures` beside them: a positional join over
+    equal lists of parts. The source must be measured."""
+    folder, manifest = catalog.source(source)
+    if not manifest.parts:
+        every = [*schema.rows(manifest.stage or ""), *(field for measure in measures for field in measure.columns)]
+        return empty_relation(pa.schema(every))
+    joined = parquet_list([folder / part.name for part in manifest.parts]) + " AS r"
+    names = [columns]
+    for index, measure in enumerate(measures):
+        parts = signal_parts(catalog, measure, source)
+        if parts is None:
+            raise RuntimeError(f"{measure.plugin_name()} is not measured for {source}")
+        joined += f" POSITIONAL JOIN {parquet_list(parts)} AS s{index}"
+        names += [f's{index}."{name}"' for name in measure.columns.names]
+    return f"SELECT {', '.join(names)} FROM {joined}"

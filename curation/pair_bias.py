@@ -6,13 +6,10 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 
-from curation import schema
 from curation.catalog import Catalog
 from curation.measures.pair_quality import FORMATS
-from curation.measuring import Measure, ensure, named, signal_parts
-from curation.relations import empty_relation, parquet_list
+from curation.measuring import ensure, named, source_view
 from curation.statistics import Interval, PairedLogit, exact_interval, mcnemar_exact, paired_logit, share_interval
 
 NEAR = 0.95  # similarity from which sides are counted as near-identical here
@@ -98,7 +95,7 @@ def bias(catalog: Catalog, source: str) -> Bias:
     ensure(catalog, measure, [source])
     connection = catalog.session()
     try:
-        body = beside(catalog, measure, source)
+        body = source_view(catalog, source, [measure])
         connection.execute(f"CREATE TEMP VIEW pairs AS SELECT * FROM ({body}) WHERE sides_identical IS NOT NULL")
         num_rows = connection.execute(f"SELECT count(*) FROM ({body})").fetchall()[0][0]
         counted = ", ".join(f"count(*) FILTER ({test})" for test in COUNTED.values())
@@ -112,20 +109,6 @@ def bias(catalog: Catalog, source: str) -> Bias:
         connection.close()
     values = {name: table[name].to_numpy() for name in table.column_names}
     return _figures(source, num_rows, dict(zip(COUNTED, counts, strict=True)), values)
-
-
-def beside(catalog: Catalog, measure: Measure, source: str) -> str:
-    """A SELECT of the rows of one source with the columns of a measure beside them. The source must be measured."""
-    folder, manifest = catalog.source(source)
-    parts = signal_parts(catalog, measure, source)
-    if parts is None:
-        raise RuntimeError(f"{measure.plugin_name()} is not measured for {source}")
-    columns = "".join(f', s."{name}"' for name in measure.columns.names)
-    if not parts:
-        nothing = pa.schema([*schema.rows(manifest.stage or "preference"), *measure.columns])
-        return empty_relation(nothing)
-    rows = parquet_list([folder / part.name for part in manifest.parts])
-    return f"SELECT r.*{columns} FROM {rows} AS r POSITIONAL JOIN {parquet_list(parts)} AS s"
 
 
 def _figures(source: str, num_rows: int, counts: dict[str, int], values: dict[str, np.ndarray]) -> Bias:

@@ -4,33 +4,48 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from typing import Any
 
 import orjson
 import polars as pl
 import pyarrow as pa
 
 # Names that mean nothing else: `answer` or `target` of a preference set may be a judge's choice or a group of people.
-KEYS = ("ground_truth", "gt", "gold", "gold_answer", "reference_answer", "final_answer", "correct_answer",
-        "expected_answer")  # fmt: skip
-_HOLDS_KEY = '"(?:' + "|".join(KEYS) + ')":'
-_NUMBER = re.compile(r"\s*[-+]?[$€£]?\s*(?:[\d,]+\.?\d*|\.\d+)(?:\s*/\s*\d+|[eE][-+]?\d{1,3}|\s*%)?\s*\.?\s*")
+KEYS = ("ground_truth", "gt", "gold", "gold_answer", "reference_answer", "correct_answer", "expected_answer",
+        "final_answer")  # fmt: skip
+_NUMBER = re.compile(r"\s*[-+]?[$€£]?\s*(?:[\d,]+(?:\.\d*)?|\.\d+)(?:\s*/\s*\d+|[eE][-+]?\d{1,3}|\s*%)?\s*(?:\.\s*)?")
 _LETTER = re.compile(r"\s*\(?([A-Ja-j])[).]?\s*")
 EXACT_CHARS = 200  # a longer reference is a model solution, which no answer repeats
+
+
+def rows_with_key(meta: pl.Series, keys: Sequence[str]) -> list[int]:
+    """Rows whose meta (N JSON texts or nulls) may hold one of some keys: a search of text, so that few are parsed."""
+    return meta.str.contains('"(?:' + "|".join(map(re.escape, keys)) + ')":').fill_null(False).arg_true().to_list()
+
+
+def stated(meta: Any, keys: Sequence[str] = KEYS, most_chars: int | None = None) -> tuple[str, str] | None:
+    """(key, value as text): the first of `keys` that a parsed meta holds, on top or in `reward_model`, as a number or
+    as text that is not empty (of at most `most_chars`); None where there is none."""
+    if not isinstance(meta, dict):
+        return None
+    inner = meta.get("reward_model")
+    for place in [meta, inner] if isinstance(inner, dict) else [meta]:
+        for key in keys:
+            value = place.get(key)
+            text = str(value) if isinstance(value, str | int | float) and not isinstance(value, bool) else ""
+            if text and (most_chars is None or len(text) <= most_chars):
+                return key, text
+    return None
 
 
 def reference_of(meta: str | None) -> tuple[str, str] | None:
     """(verifier, gold) that a row's meta tells: `numeric` for a number (also the one after GSM8K's `####`), `choice`
     for a letter A to J, `exact` for other text of up to 200 characters without LaTeX; else None, for the verifiers
-    `numeric`, `choice` and `exact` cannot judge it. Reads the first of KEYS, on top or in `reward_model`."""
-    value = orjson.loads(meta) if meta else None
-    if not isinstance(value, dict):
+    `numeric`, `choice` and `exact` cannot judge it."""
+    found = stated(orjson.loads(meta)) if meta else None
+    if found is None:
         return None
-    inner = value.get("reward_model")
-    places = [value, inner] if isinstance(inner, dict) else [value]
-    gold = next((place[key] for place in places for key in KEYS if place.get(key) not in (None, "")), None)
-    if isinstance(gold, bool) or not isinstance(gold, str | int | float):
-        return None
-    text = str(gold).rpartition("####")[2].strip()
+    text = found[1].rpartition("####")[2].strip()
     if _NUMBER.fullmatch(text):
         return "numeric", text
     if letter := _LETTER.fullmatch(text):
@@ -47,10 +62,9 @@ def side_states(meta: pa.ChunkedArray, sides: Sequence[pl.Series]) -> list[pl.Se
 
     judges = {"numeric": numeric.judge, "choice": choice.judge, "exact": exact.judge}
     texts = pl.Series("meta", pl.from_arrow(meta), dtype=pl.String)
-    holds = texts.str.contains(_HOLDS_KEY).fill_null(False)
     verifier: list[str | None] = [None] * len(texts)
     states: list[list[str | None]] = [[None] * len(texts) for _ in sides]
-    for row in holds.arg_true().to_list():
+    for row in rows_with_key(texts, KEYS):
         reference = reference_of(texts[row])
         if reference is None:
             continue

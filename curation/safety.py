@@ -6,6 +6,7 @@ import functools
 import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import orjson
@@ -15,8 +16,9 @@ from pydantic import Field
 from curation.catalog import Catalog
 from curation.config import SHIPPED, Strict, find_project, load_yaml, shown
 from curation.errors import Problem, UserError
-from curation.measuring import applicable, ensure, named
-from curation.pair_bias import beside, plain
+from curation.measuring import applicable, ensure, named, source_view
+from curation.pair_bias import plain
+from curation.references import rows_with_key
 from curation.statistics import Interval, wilson_interval
 
 Policy = Literal["refuse", "answer with caveat", "answer"]
@@ -107,7 +109,7 @@ def _plain(label: str) -> str:
     return " ".join(re.findall(r"\w+", label.casefold().replace("_", " ")))
 
 
-def taxonomy_path(name: str) -> Any:
+def taxonomy_path(name: str) -> Path:
     """The file of a taxonomy: the project's own, else the shipped one. Raises UserError."""
     try:
         project = find_project()
@@ -117,7 +119,7 @@ def taxonomy_path(name: str) -> Any:
 
 
 @functools.lru_cache(maxsize=8)
-def _loaded(path: Any, text: str) -> Taxonomy:
+def _loaded(path: Path, text: str) -> Taxonomy:
     taxonomy = load_yaml(path, Taxonomy)
     if problems := taxonomy.problems(shown(path)):
         raise UserError(problems)
@@ -136,10 +138,8 @@ def told_categories(taxonomy: Taxonomy, meta: pl.Series) -> list[str | None]:
     file. Null where there is none."""
     by_label = {_plain(label): item.name for item in taxonomy.categories for label in [item.name, *item.labels]}
     order = {item.name: place for place, item in enumerate(taxonomy.categories)}
-    keys = "|".join(map(re.escape, taxonomy.label_keys))
-    holds = meta.str.contains(f'"(?:{keys})":').fill_null(False)
     found: list[str | None] = [None] * len(meta)
-    for row in holds.arg_true().to_list():
+    for row in rows_with_key(meta, taxonomy.label_keys):
         value = orjson.loads(meta[row])
         for key in taxonomy.label_keys:
             named_here = _named(value.get(key), by_label) if isinstance(value, dict) else set()
@@ -229,7 +229,8 @@ def refusals(catalog: Catalog, sources: list[str] | None = None, taxonomy: str =
     is missing. Raises UserError for an unknown source."""
     measure = named("safety", {} if taxonomy == "safety" else {"taxonomy": taxonomy})
     names = applicable(catalog, measure, sources)
-    ensure(catalog, measure, names) if names else None
+    if names:
+        ensure(catalog, measure, names)
     counted: dict[tuple[str | None, str | None], dict[str, tuple[int, ...]]] = {}
     connection = catalog.session()
     try:
@@ -237,7 +238,7 @@ def refusals(catalog: Catalog, sources: list[str] | None = None, taxonomy: str =
             rows = connection.execute(
                 "SELECT safety_category, safety_policy, count(*), count(*) FILTER (benign_look_alike), "
                 "count(answer_refuses), count(*) FILTER (answer_refuses) "
-                f"FROM ({beside(catalog, measure, source)}) GROUP BY ALL").fetchall()  # fmt: skip
+                f"FROM ({source_view(catalog, source, [measure])}) GROUP BY ALL").fetchall()  # fmt: skip
             for category, policy, *numbers in rows:
                 counted.setdefault((category, policy), {})[source] = tuple(numbers)
     finally:

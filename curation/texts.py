@@ -40,6 +40,23 @@ class Segments:
     role_S: npt.NDArray[np.int8]
     field_S: npt.NDArray[np.int8]
 
+    @property
+    def row_S(self) -> npt.NDArray[np.int64]:
+        """The row of each stretch."""
+        return np.repeat(np.arange(len(self.first_N1) - 1), np.diff(self.first_N1))
+
+    @property
+    def learnt_S(self) -> npt.NDArray[np.bool_]:
+        """Which stretches a model learns to say: assistant turns and plain text, but for the prompt of a pair or an
+        RLVR row and for a rejected side."""
+        other = [index for index, name in enumerate(self.columns) if name in ("prompt", "rejected")]
+        says = np.isin(self.role_S, (PLAIN, schema.ROLES.index("assistant")))
+        return says & ~np.isin(self.column_S, other)
+
+    def strings(self) -> pa.LargeStringArray:
+        """The S stretches as strings."""
+        return self.values.take(pa.array(self.value_S))
+
     def text(self, segment: int) -> str:
         """One stretch as text."""
         return bytes(self.data_B[self.start_S[segment] : self.end_S[segment]]).decode()
@@ -68,8 +85,7 @@ def segments(rows: pa.Table, columns: Sequence[str], fields: Sequence[str] = ("r
     if not pieces:
         pieces = _strings(pa.chunked_array([pa.nulls(rows.num_rows, pa.string())]), 0, fields)
     whole = pa.concat_arrays([piece.values for piece in pieces])
-    _, offsets, data = whole.buffers()
-    ends = np.frombuffer(offsets, np.int64)[whole.offset : whole.offset + len(whole) + 1]
+    buffer, ends = utf8(whole)
     start, end = ends[:-1], ends[1:]
     row, turn, role = (np.concatenate([getattr(piece, name) for piece in pieces]) for name in ("row", "turn", "role"))
     column = np.concatenate([np.full(len(piece.row), piece.column, np.int8) for piece in pieces])
@@ -82,15 +98,19 @@ def segments(rows: pa.Table, columns: Sequence[str], fields: Sequence[str] = ("r
     if len(pieces) > 1:
         chosen = chosen[np.lexsort((field[chosen], turn[chosen], column[chosen], row[chosen]))]
     counts = np.bincount(row[chosen], minlength=rows.num_rows)
-    buffer = np.frombuffer(data, np.uint8) if data is not None else np.zeros(0, np.uint8)
     return Segments(names, whole, chosen, buffer, start[chosen], end[chosen], np.concatenate([[0], np.cumsum(counts)]),
                     column[chosen], turn[chosen], role[chosen], field[chosen])  # fmt: skip
 
 
+def utf8(strings: pa.LargeStringArray) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
+    """(the bytes B of N strings without nulls, the N + 1 offsets in them): what the kernels read."""
+    _, offsets, data = strings.buffers()
+    ends = np.frombuffer(offsets, np.int64)[strings.offset : strings.offset + len(strings) + 1]
+    return np.frombuffer(data, np.uint8) if data is not None else np.zeros(0, np.uint8), ends
+
+
 def _strings(column: pa.ChunkedArray, index: int, fields: Sequence[str]) -> list[_Strings]:
     array = column.combine_chunks()
-    if isinstance(array, pa.ChunkedArray):  # a table without rows
-        array = array.chunk(0) if array.num_chunks else pa.array([], column.type)
     num_rows = len(array)
     if not (pa.types.is_list(array.type) or pa.types.is_large_list(array.type)):
         plain = np.full(num_rows, PLAIN)
@@ -113,6 +133,5 @@ def joined(rows: pa.Table, columns: Sequence[str], fields: Sequence[str] = ("rea
            roles: Sequence[str] | None = None, separator: str = "\n") -> pa.LargeStringArray:  # fmt: skip
     """One text per row (N, never null): what `segments` finds, joined with `separator`."""
     found = segments(rows, columns, fields, roles=roles)
-    texts = found.values.take(pa.array(found.value_S))
-    lists = pa.LargeListArray.from_arrays(pa.array(found.first_N1, pa.int64()), texts)
+    lists = pa.LargeListArray.from_arrays(pa.array(found.first_N1, pa.int64()), found.strings())
     return pc.binary_join(lists, pa.scalar(separator, pa.large_string()))

@@ -10,8 +10,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from curation import schema
+from curation.duplicates.texts import COLUMNS
 from curation.kernels.canonical import chained, text_keys
-from curation.texts import FIELDS, PLAIN, SIDES, Segments, segments
+from curation.texts import FIELDS, PLAIN, Segments, segments, utf8
 
 Keys = npt.NDArray[np.uint64]
 ASSISTANT, USER = schema.ROLES.index("assistant"), schema.ROLES.index("user")
@@ -34,10 +35,8 @@ class Turns:
 def turns_of(rows: pa.Table, stage: str) -> Turns:
     """The turns of a table's rows. Texts are equal here when they differ in white space and Unicode form (NFC) alone:
     case, punctuation and digits count."""
-    columns = tuple(name for name in SIDES[stage] if name != "reference_solution")
-    texts = segments(rows, columns, FIELDS)
-    keys = _text_keys(texts)
-    row_S = np.repeat(np.arange(rows.num_rows), np.diff(texts.first_N1))
+    texts = segments(rows, COLUMNS[stage], FIELDS)
+    keys, row_S = _text_keys(texts), texts.row_S
     new = np.ones(len(keys), bool)
     new[1:] = (np.diff(row_S) != 0) | (np.diff(texts.column_S) != 0) | (np.diff(texts.turn_S) != 0)
     at = np.flatnonzero(new)
@@ -52,10 +51,8 @@ def _text_keys(texts: Segments) -> Keys:
     if (texts.data_B < 128).all():
         text_keys(texts.data_B, texts.start_S, texts.end_S, keys)
         return keys
-    plain = pc.utf8_normalize(texts.values.take(pa.array(texts.value_S)), form="NFC")
-    _, offsets, data = plain.buffers()
-    ends = np.frombuffer(offsets, np.int64)[plain.offset : plain.offset + len(plain) + 1]
-    text_keys(np.frombuffer(data, np.uint8), ends[:-1], ends[1:], keys)
+    data, ends = utf8(pc.utf8_normalize(texts.strings(), form="NFC"))
+    text_keys(data, ends[:-1], ends[1:], keys)
     return keys
 
 

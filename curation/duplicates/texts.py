@@ -10,14 +10,13 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from curation import schema
-from curation.texts import Segments, segments
+from curation.texts import FIELDS, Segments, segments
 
 Scope = Literal["row", "answer"]
 COLUMNS = {"midtrain": ("text", "messages"), "sft": ("messages",), "preference": ("prompt", "chosen", "rejected"),
            "rlvr": ("prompt", "ground_truth")}  # fmt: skip
 ROLES = ("user", "assistant", "tool")  # a system prompt that a thousand rows share would make them all alike
 ASSISTANT = schema.ROLES.index("assistant")
-FIELDS = ("reasoning", "content", "tool_calls")
 _REJECTED = np.uint64(0xA5A5_1234_9E37_79B9)
 
 
@@ -53,7 +52,7 @@ def compared(rows: pa.Table, stage: str, scope: Scope) -> Compared:
 
 def _last_answers(texts: Segments) -> Segments:
     num_rows = len(texts.first_N1) - 1
-    row_S = np.repeat(np.arange(num_rows), np.diff(texts.first_N1))
+    row_S = texts.row_S
     last = np.full(num_rows, -1)  # a stretch of the answer of each row
     for column in ("rejected", "chosen") if "chosen" in texts.columns else texts.columns:
         at = np.flatnonzero((texts.role_S == ASSISTANT) & (texts.column_S == texts.columns.index(column)))

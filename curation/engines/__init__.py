@@ -33,7 +33,10 @@ def measure_ahead(catalog: Catalog, measures: Sequence[measuring.Measure], sourc
     if engine == "local":
         return
     missing = _missing(catalog, measures, sources)
+    if not missing:
+        return
     with contextlib.ExitStack() as locks:
+        locks.enter_context(catalog.writing("engine", engine))  # its folder is removed at the end
         for measure, _ in missing:
             locks.enter_context(catalog.writing(*measuring.lock_of(catalog, measure)))
         drafts = catalog.lake / ".engines" / engine / "drafts"

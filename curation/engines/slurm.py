@@ -102,7 +102,7 @@ def prepare(folder: Path, cluster: SlurmCluster, tasks: Sequence[Task]) -> JobAr
     unmark(tasks)
     shutil.rmtree(folder / "logs" / "completions", ignore_errors=True)  # none of these parts is in place
     path = write_tasks(folder / "tasks.pickle", tasks)
-    for failed in folder.glob("failed-*.txt"):
+    for failed in folder.glob("failed-*.pickle"):
         failed.unlink()
     return JobArray(
         [MeasureStep(path, cluster.cpus_per_task)], tasks=min(len(tasks), cluster.tasks), time=cluster.time,

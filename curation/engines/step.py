@@ -11,7 +11,7 @@ from typing import Any
 from datatrove.pipeline.base import PipelineStep
 
 from curation.engine import killed
-from curation.engines.share import read_share, report
+from curation.engines.share import read_share, report, reported, write_report
 from curation.errors import UserError
 
 
@@ -30,16 +30,19 @@ class MeasureStep(PipelineStep):  # type: ignore[misc]
         self.workers = workers
 
     def run(self, data: Any = None, rank: int = 0, world_size: int = 1) -> Any:
-        """Measure the share of `rank`. Raises UserError naming the part whose process was killed, RuntimeError with the
-        traceback of a measure that failed."""
+        """Measure the share of `rank`. Raises what its process reported, UserError naming the part where that was
+        killed, RuntimeError with what it printed where it did not come as far as measuring."""
         command = [sys.executable, "-m", "curation.engines.share", self.tasks, str(rank), str(world_size)]
         threads = {"POLARS_MAX_THREADS": "1"}
+        failed = report(Path(self.tasks), rank)
+        failed.unlink(missing_ok=True)
         with self.track_time("share"):
             ended = subprocess.run([*command, str(self.workers)], env=os.environ | threads, text=True,
                                    capture_output=True, check=False)  # fmt: skip
-        if ended.returncode < 0 or "UserError" in ended.stderr:
+        if ended.returncode < 0:
             raise UserError(*killed(read_share(Path(self.tasks), rank, world_size)))
         if ended.returncode:
-            report(Path(self.tasks), rank).write_text(ended.stderr[-4_000:])
-            raise RuntimeError(ended.stderr[-4_000:])
+            if not failed.exists():
+                write_report(failed, RuntimeError(ended.stderr[-4_000:]))
+            raise reported(failed)
         yield from data or ()

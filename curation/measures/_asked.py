@@ -28,9 +28,8 @@ def longest_asked(rows: pa.Table, stage: str) -> pl.Series:
     has = counts > 0
     if not has.any():
         return pl.Series([None] * rows.num_rows, dtype=pl.String)
-    row_S = np.repeat(np.arange(len(counts)), counts)
     bytes_S = found.end_S - found.start_S
-    order_S = np.lexsort((-bytes_S, row_S))  # stable: of equals the first
+    order_S = np.lexsort((-bytes_S, found.row_S))  # stable: of equals the first
     segment = np.where(has, order_S[np.minimum(found.first_N1[:-1], len(order_S) - 1)], 0)
     return pl.Series(found.values.take(pa.array(found.value_S[segment], mask=~has)))
 
@@ -39,6 +38,13 @@ def last_answer(rows: pa.Table, stage: str) -> pl.Series:
     """The content of the last assistant turn that has one (N; null where there is none): of a pair that of `chosen`,
     else of `rejected`; of an RLVR row its reference solution; of a page its text."""
     return pl.select(pl.coalesce(_last(rows, name, "assistant") for name in ANSWERED_IN[stage]))[:, 0]
+
+
+def last_turn(rows: pa.Table, column: str, role: str) -> pl.Series:
+    """The content of the very last turn of a role (N; null where a row has no such turn, or one without content)."""
+    turns = pl.DataFrame({"turns": pl.from_arrow(rows[column])})
+    last = pl.col("turns").list.filter(pl.element().struct.field("role") == role).list.last()
+    return turns.select(last.struct.field("content"))["content"]
 
 
 def bounded(texts: pl.Series) -> pl.Series:

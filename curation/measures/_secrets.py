@@ -79,7 +79,9 @@ def judge_jwt(match: re.Match[str]) -> str:
 
 def judge_private_key(match: re.Match[str]) -> str:
     """A key block with its key: 40 or more characters of it follow."""
-    body = re.match(r"[\s\\nr]*(?:[A-Z][\w-]*: [^\n]*\s+)*([A-Za-z0-9+/=]{16,}[\s\\nr]*[A-Za-z0-9+/=\s\\]*)",
+    # Headers ("Proc-Type: 4,ENCRYPTED") on lines of their own, or two on one: more could be split in too many ways.
+    body = re.match(r"[\s\\nr]*(?:[A-Z][\w-]*: [^\n]*\n\s*)*(?:[A-Z][\w-]*: [^\n]*\s+){0,2}"
+                    r"([A-Za-z0-9+/=]{16,}[\s\\nr]*[A-Za-z0-9+/=\s\\]*)",
                     match.string[match.end() : match.end() + 400])  # fmt: skip
     if body is None or len(body[1]) < 40:
         return EXAMPLE
@@ -100,6 +102,12 @@ def judge_password_in_url(match: re.Match[str]) -> str:
 def _key(name: str, prefix: str, body: str, least_bits: float = 3.0, end: str = r"\b") -> Kind:
     return Kind(name, rf"\b{prefix}(?P<value>{body}){end}", random_looking(least_bits))
 
+
+# What every candidate of some kind holds: texts without any of these are not searched further.
+SOME_SECRET = (
+    r"\bA[KS]IA|(?i:secret)|\bgh[pousr]_|github_pat_|glpat-|\bxox|hooks\.slack|\bsk-|AIza|\b[sr]k_|\bhf_|\bnpm_|"
+    r"\bpypi-|\bSG\.|\beyJ|PRIVATE KEY|[0-9]:AA|://[^\s/@]+@"
+)
 
 KINDS = (
     _key("AWS access key", "(?:AKIA|ASIA)", "[0-9A-Z]{16}", 2.8),
@@ -129,3 +137,31 @@ KINDS = (
          r"\b[a-zA-Z][a-zA-Z0-9+]{1,14}://(?P<user>[^\s:/@'\"<>`?#]{1,64}):(?P<value>[^\s/@'\"<>`]{3,64})@"
          r"(?P<host>[^\s/'\"<>`?#)\],;]{1,100})", judge_password_in_url),
 )  # fmt: skip
+
+
+@functools.cache
+def python_pattern(expression: str) -> re.Pattern[str]:
+    """A pattern of a Kind for Python."""
+    return re.compile(expression, re.ASCII)
+
+
+def without_secrets(text: str) -> str:
+    """A text with `[KIND]` in place of every value that is REAL, for what people are shown; of a private key all of
+    it."""
+    if not python_pattern(SOME_SECRET).search(text):
+        return text
+    found = []
+    for kind in KINDS:
+        for match in python_pattern(kind.pattern).finditer(text):
+            if kind.judge(match) == REAL:
+                start, end = match.span("value")
+                if kind.name == "private key":
+                    closing = text.find("-----END", end)
+                    end = closing if closing >= 0 else len(text)
+                found.append((start, end, kind.name))
+    shown, at = [], 0
+    for start, end, name in sorted(found):
+        if start >= at:
+            shown += [text[at:start], f"[{name}]"]
+        at = max(at, end)
+    return "".join(shown) + text[at:]

@@ -69,7 +69,7 @@ class ThoughtMeasure(PartMeasure):
         texts = segments(judged, judged.column_names, FIELDS)
         size = len(texts.start_S)
         assistant = np.isin(texts.role_S, (PLAIN, schema.ROLES.index("assistant"))) & (texts.field_S != CALLS)
-        row = np.repeat(np.arange(judged.num_rows), np.diff(texts.first_N1))
+        row = texts.row_S
         place = np.stack([row, texts.column_S, texts.turn_S])
         turn = np.cumsum(np.r_[False, (place[:, 1:] != place[:, :-1]).any(axis=0)]) if size else np.zeros(0, np.int64)
         fault, pairs, is_open = np.zeros(size, np.int64), np.zeros(size, np.int64), np.zeros(size, np.bool_)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import orjson
 import polars as pl
@@ -11,6 +10,8 @@ import pyarrow as pa
 from pydantic import field_validator
 
 from curation.measures import PartMeasure
+from curation.measures._asked import last_turn
+from curation.references import KEYS, rows_with_key, stated
 from curation.verifiers import math, named
 from curation.verifiers.choice import judge as judge_choice
 from curation.verifiers.named import Item
@@ -33,12 +34,15 @@ class AnswerCorrectness(PartMeasure):
     one that `math` would take for a variable), and `math` for all others.
     """
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     stages: ClassVar[tuple[str, ...]] = ("sft", "rlvr")
-    depends_on: ClassVar[tuple[str, ...]] = tuple(
-        f"curation/verifiers/{name}.py"
-        for name in ("__init__", "choice", "exact", "logic", "math", "named", "numeric", "reading", "worker")
-    )
+    depends_on: ClassVar[tuple[str, ...]] = (
+        "curation/measures/_asked.py",
+        "curation/references.py",
+        *(f"curation/verifiers/{name}.py" for name in (
+            "__init__", "choice", "code", "code_link", "code_sandbox", "code_tests", "code_walls", "exact",
+            "instructions", "languages", "logic", "math", "named", "numeric", "reading", "worker")),
+    )  # fmt: skip
     columns: ClassVar[pa.Schema] = pa.schema(
         [
             ("answer_state", pa.string()),
@@ -47,10 +51,7 @@ class AnswerCorrectness(PartMeasure):
             ("reference_verifier", pa.string()),
         ]
     )
-    reference_keys: tuple[str, ...] = (
-        "ground_truth", "gt", "gold", "gold_answer", "reference_answer", "correct_answer", "expected_answer",
-        "final_answer",
-    )  # fmt: skip
+    reference_keys: tuple[str, ...] = KEYS
     verifier: str | None = None
 
     @field_validator("verifier")
@@ -78,19 +79,20 @@ class AnswerCorrectness(PartMeasure):
         return pa.table(found, schema=self.columns)
 
     def _of_messages(self, rows: pa.Table) -> tuple[list[Item | None], list[str | None]]:
-        pattern = '"(?:' + "|".join(self.reference_keys) + ')":'
         meta = pl.Series("meta", pl.from_arrow(rows["meta"]), dtype=pl.String)
-        held = meta.str.contains(pattern).fill_null(False).arg_true().to_list()
+        held = rows_with_key(meta, self.reference_keys)
         items: list[Item | None] = [None] * len(meta)
         keys: list[str | None] = [None] * len(meta)
         if not held:
             return items, keys
-        answers = _last_answers(rows["messages"])
+        answers = last_turn(rows, "messages", "assistant")
         for index in held:
-            reference = _reference(orjson.loads(meta[index]), self.reference_keys)
+            told = orjson.loads(meta[index])
+            reference = stated(told, self.reference_keys, math.MAX_CHARS)
             if reference is not None and answers[index] is not None:
-                keys[index], gold, name = reference
-                items[index] = Item(self._verifier(name, gold), answers[index], gold)
+                keys[index], gold = reference
+                name = told.get("verifier") or told.get("data_source")
+                items[index] = Item(self._verifier(name if isinstance(name, str) else None, gold), answers[index], gold)
         return items, keys
 
     def _of_truths(self, rows: pa.Table) -> tuple[list[Item | None], list[str | None]]:
@@ -111,28 +113,3 @@ def _is_option(gold: str) -> bool:
     except ValueError:
         return False
     return len(bare) > 1 or "A" <= bare <= "J"
-
-
-def _reference(meta: Any, keys: Sequence[str]) -> tuple[str, str, str | None] | None:
-    """(key, gold, the verifier's name or None) of a row's meta."""
-    if not isinstance(meta, dict):
-        return None
-    inner = meta.get("reward_model")
-    for place in [meta, inner] if isinstance(inner, dict) else [meta]:
-        for key in keys:
-            value = place.get(key)
-            if (
-                isinstance(value, str | int | float)
-                and not isinstance(value, bool)
-                and 0 < len(str(value)) <= math.MAX_CHARS
-            ):
-                name = meta.get("verifier") or meta.get("data_source")
-                return key, str(value), name if isinstance(name, str) else None
-    return None
-
-
-def _last_answers(messages: pa.ChunkedArray) -> pl.Series:
-    """The text of the last assistant turn (N; null where there is none)."""
-    frame = pl.DataFrame({"messages": pl.from_arrow(messages)})
-    spoken = pl.col("messages").list.filter(pl.element().struct.field("role") == "assistant").list.last()
-    return frame.select(spoken.struct.field("content"))["content"]

@@ -7,9 +7,8 @@ from typing import Any, ClassVar
 import numpy as np
 import pyarrow as pa
 
-from curation import schema
 from curation.measures import PartMeasure
-from curation.texts import PLAIN, SIDES, segments
+from curation.texts import SIDES, segments
 
 OF_CHARS = {"letter_share": ("latin", "cjk", "cyrillic", "arabic", "other_script"), "digit_share": ("digit",),
             "punctuation_share": ("punctuation",), "symbol_share": ("symbol", "emoji"), "space_share": ("space",),
@@ -50,10 +49,7 @@ class Characters(PartMeasure):
         from curation.kernels.characters import COUNTS, count_characters, kind_table, mojibake_table
 
         found = segments(rows, self.reads(stage))
-        says = np.isin(found.role_S, (PLAIN, schema.ROLES.index("assistant")))
-        for index, name in enumerate(found.columns):
-            says &= (found.column_S != index) | (name not in ("prompt", "rejected"))
-        into_S = 2 * np.repeat(np.arange(rows.num_rows), np.diff(found.first_N1)) + says
+        into_S = 2 * found.row_S + found.learnt_S
         count_RC = np.zeros((2 * rows.num_rows, len(COUNTS)), np.int64)
         count_characters(found.data_B, found.start_S, found.end_S, into_S, kind_table(), mojibake_table(), count_RC)
         answer = dict(zip(COUNTS, count_RC[1::2].T, strict=True))

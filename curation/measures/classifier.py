@@ -80,6 +80,9 @@ class Classifier(PartMeasure):
         every: list[list[float] | None] = [None] * len(texts)
         if places:
             model = load_model(self.path, self.model)
+            if self.label is not None and self.label not in model.labels:  # of a fastText file they are known only now
+                raise UserError(f"the classifier has no label '{self.label}'", did_you_mean(self.label, model.labels),
+                                where=self.path, key="label")  # fmt: skip
             found_NL = model.scores(texts.gather(places).to_list(), self.max_tokens, self.batch_size)
             for place, row in zip(places, found_NL.round(DECIMALS), strict=True):
                 if not np.isfinite(row).all():

@@ -17,8 +17,9 @@ class DuplicateLayers(PartMeasure):
     `user_turn_keys` are of every assistant and user turn. Empty turns have no key."""
 
     version: ClassVar[int] = 1
-    depends_on: ClassVar[tuple[str, ...]] = ("curation/duplicates/layers.py", "curation/kernels/canonical.py",
-                                             "curation/kernels/words.py", "curation/texts.py")  # fmt: skip
+    depends_on: ClassVar[tuple[str, ...]] = ("curation/duplicates/layers.py", "curation/duplicates/texts.py",
+                                             "curation/kernels/canonical.py", "curation/kernels/words.py",
+                                             "curation/texts.py")  # fmt: skip
     columns: ClassVar[pa.Schema] = pa.schema(
         [
             ("prompt_answer_key", pa.int64()),

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 
 from curation import phrases, schema
 from curation.measures import PartMeasure
-from curation.texts import SIDES, segments
+from curation.texts import SIDES, segments, utf8
 
 NO_LANGUAGE = "zxx"  # the model's label for text without language: formulas, tables, code
 NOT_PROSE = r"(?s)```.*?(?:```|\z)|https?://\S+|\\\[.*?\\\]|\\\(.*?\\\)|\$\$.*?\$\$|\$[^$\n]{1,300}\$"
@@ -51,8 +51,8 @@ class Language(PartMeasure):
 
     def measure(self, rows: pa.Table, stage: str) -> pa.Table:
         found = segments(rows, self.reads(stage), ("content",))
-        texts = phrases.answers(pl.Series(found.values.take(pa.array(found.value_S)), dtype=pl.String))
-        row_S = np.repeat(np.arange(rows.num_rows), np.diff(found.first_N1))
+        texts = phrases.answers(pl.Series(found.strings(), dtype=pl.String))
+        row_S = found.row_S
         says = ~np.isin(found.role_S, [schema.ROLES.index(name) for name in schema.ROLES if name != "assistant"])
         says &= np.isin(found.column_S, [index for index, name in enumerate(found.columns) if name != "prompt"])
         last = np.full(rows.num_rows, -1)
@@ -124,9 +124,7 @@ def _scores(texts: pl.Series, least_bytes: int) -> tuple[npt.NDArray[np.float64]
     array = texts.to_arrow().cast(pa.large_string())
     if not pc.all(pc.string_is_ascii(array)).as_py():
         array = pc.utf8_normalize(array, "NFC")
-    _, offsets, data = array.buffers()
-    ends = np.frombuffer(offsets, np.int64)[array.offset : array.offset + len(array) + 1]
-    buffer = np.frombuffer(data, np.uint8) if data is not None else np.zeros(0, np.uint8)
+    buffer, ends = utf8(array)
     scores, features = score_texts(buffer, ends[:-1], ends[1:], moves, bases, outputs, weights, priors)
     scores = scores.astype(np.float64) / np.sqrt(np.maximum(np.diff(ends), 1))[:, None]
     scores = np.exp(scores - scores.max(axis=1, keepdims=True)) if len(scores) else scores

@@ -47,7 +47,7 @@ class PairConflicts(JoinMeasure):
 
     version: ClassVar[int] = 1
     stages: ClassVar[tuple[str, ...]] = ("preference",)
-    depends_on: ClassVar[tuple[str, ...]] = ("curation/texts.py",)
+    depends_on: ClassVar[tuple[str, ...]] = ("curation/texts.py", "curation/duplicates/order.py")
     columns: ClassVar[pa.Schema] = pa.schema(
         [
             ("contradicting_pairs", pa.int32()),
@@ -72,26 +72,22 @@ class PairConflicts(JoinMeasure):
     )
 
     def join(self, work: JoinWork) -> None:
+        from curation.duplicates.order import bind_source_ranks, bind_table
+
         connection = work.connection
         jobs = [KeyJob(part.path, work.cache / f"{part.hash}.parquet", work.folder / f"{part.hash}.parquet")
                 for part in work.parts]  # fmt: skip
         files = list(work.run(write_keys, jobs, "comparing answers of pairs"))
         keys = parquet_list(files) if files else f"({empty_relation(KEYS)})"
-        ranks = ", ".join(f"('{name}', {rank})" for name, rank in work.priorities.items()) or "('', 0)"
-        connection.execute(f"CREATE TEMP TABLE priority AS SELECT * FROM (VALUES {ranks}) AS p(source, rank)")
+        bind_source_ranks(work)
         connection.execute(
-            "CREATE TEMP TABLE labels AS SELECT k.*, r.source, r.prompt_hash, p.rank, "
+            "CREATE TEMP TABLE labels AS SELECT k.*, r.source, r.prompt_hash, p.priority, "
             "k.chosen IS NOT DISTINCT FROM k.rejected AS alike "
-            f"FROM {keys} AS k JOIN rows_preference AS r USING (row_id) JOIN priority AS p USING (source)"
+            f"FROM {keys} AS k JOIN rows_preference AS r USING (row_id) JOIN source_ranks AS p USING (source)"
         )
-        for statement in CONFLICTS.split(";"):
-            connection.execute(statement)
-        edges = connection.sql(EDGES).to_arrow_table()
-        connection.register("cycle_edges", cycles(edges))
-        connection.execute("CREATE TEMP TABLE cycles AS SELECT * FROM cycle_edges")
-        connection.unregister("cycle_edges")
-        for statement in RESULTS.split(";"):
-            connection.execute(statement)
+        connection.execute(CONFLICTS)
+        bind_table(work, "cycles", cycles(connection.sql(EDGES).to_arrow_table()))
+        connection.execute(RESULTS)
 
 
 # A reversed pair joins on chosen = rejected both ways; nulls match nulls, so that KTO labels meet their opposites. Two
@@ -109,7 +105,7 @@ CREATE TEMP TABLE repeats AS
 SELECT row_id, first_value(row_id) OVER same AS other_row_id, row_number() OVER same AS place,
        count(*) OVER (PARTITION BY context, chosen, rejected) AS size
 FROM labels
-WINDOW same AS (PARTITION BY context, chosen, rejected ORDER BY rank, row_id);
+WINDOW same AS (PARTITION BY context, chosen, rejected ORDER BY priority, row_id);
 CREATE TEMP TABLE stood AS
 SELECT context, chosen AS answer, 'chosen' AS side, rejected AS against, example FROM pairs
 WHERE chosen IS NOT NULL AND NOT alike

@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 from curation import texts
 from curation.fingerprint import hash_file
 from curation.measures import PartMeasure
+from curation.measures._asked import last_turn
 from curation.phrases import FOLDER, refusals
 from curation.references import side_states
 
@@ -53,12 +54,13 @@ class PairQuality(PartMeasure):
     against the reference in meta, null where there is none (see references.py).
     """
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     stages: ClassVar[tuple[str, ...]] = ("preference",)
     depends_on: ClassVar[tuple[str, ...]] = (
-        "curation/texts.py", "curation/kernels/words.py", "curation/kernels/pair_sides.py", "curation/phrases.py",
-        "curation/references.py", "curation/verifiers/__init__.py", "curation/verifiers/choice.py",
-        "curation/verifiers/exact.py", "curation/verifiers/numeric.py",
+        "curation/texts.py", "curation/measures/_asked.py", "curation/kernels/words.py",
+        "curation/kernels/pair_sides.py", "curation/phrases.py", "curation/references.py",
+        "curation/verifiers/__init__.py", "curation/verifiers/choice.py", "curation/verifiers/exact.py",
+        "curation/verifiers/numeric.py", "curation/verifiers/reading.py",
     )  # fmt: skip
     max_words: int = 4096
     columns: ClassVar[pa.Schema] = pa.schema(
@@ -89,7 +91,7 @@ class PairQuality(PartMeasure):
 
     def measure(self, rows: pa.Table, stage: str) -> pa.Table:
         answers = [texts.joined(rows, [side], texts.FIELDS, roles=("assistant",)) for side in SIDES]
-        turns = pl.DataFrame([_last_turn(rows, side) for side in SIDES])
+        turns = {side: last_turn(rows, side, "assistant") for side in SIDES}
         paired = pl.Series(np.asarray(pc.and_(rows["chosen"].is_valid(), rows["rejected"].is_valid())))
         found = self._similarity(answers)
         found["sides_identical"] = _same(rows, texts.FIELDS, (*ASKING, "assistant", "tool"))
@@ -112,7 +114,7 @@ class PairQuality(PartMeasure):
         size = len(answers[0])
         prefix_chars, prefix_words = np.zeros(size, np.int64), np.zeros(size, np.int64)
         words, similarity = np.zeros((size, 2), np.int64), np.zeros(size)
-        (a_B, a_N1), (b_B, b_N1) = map(_bytes, answers)
+        (a_B, a_N1), (b_B, b_N1) = map(texts.utf8, answers)
         kind, fold = character_tables()
         compare_sides(a_B, a_N1, b_B, b_N1, kind, fold, self.max_words, prefix_chars, words, prefix_words, similarity)
         chars = np.stack([pc.utf8_length(array).to_numpy() for array in answers])
@@ -124,12 +126,6 @@ class PairQuality(PartMeasure):
         }  # fmt: skip
 
 
-def _bytes(array: pa.LargeStringArray) -> tuple[np.ndarray, np.ndarray]:
-    _, offsets, data = array.buffers()
-    ends = np.frombuffer(offsets, np.int64)[array.offset : array.offset + len(array) + 1]
-    return (np.frombuffer(data, np.uint8) if data is not None and data.size else np.zeros(1, np.uint8)), ends
-
-
 def _share(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
     return np.where(whole > 0, part / np.maximum(whole, 1), np.nan)
 
@@ -137,13 +133,6 @@ def _share(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
 def _same(rows: pa.Table, fields: tuple[str, ...], roles: tuple[str, ...]) -> list[bool]:
     sides = [texts.joined(rows, [side], fields, roles=roles, separator="\x1e") for side in SIDES]
     return pc.equal(*sides).to_pylist()
-
-
-def _last_turn(rows: pa.Table, side: str) -> pl.Series:
-    """The text of the last assistant turn of a side; null where there is none."""
-    frame = pl.DataFrame({side: pl.from_arrow(rows[side])})
-    spoken = pl.col(side).list.filter(pl.element().struct.field("role") == "assistant").list.last()
-    return frame.select(spoken.struct.field("content").alias(side))[side]
 
 
 def _of_side(answers: pa.LargeStringArray, last: pl.Series, rows: pa.Table, side: str) -> dict[str, pl.Series]:

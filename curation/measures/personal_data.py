@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import re
 from collections.abc import Iterator
 from typing import Any, ClassVar
 
@@ -12,18 +11,16 @@ import numpy.typing as npt
 import polars as pl
 import pyarrow as pa
 
-from curation import schema
 from curation.measures import PartMeasure, _contacts, _secrets
-from curation.measures._secrets import NEITHER, REAL, Kind
+from curation.measures._secrets import NEITHER, REAL, SOME_SECRET, Kind, python_pattern
 from curation.phrases import fingerprint_of_phrases
-from curation.texts import FIELDS, PLAIN, SIDES, Segments, segments
+from curation.texts import FIELDS, SIDES, segments
 
 CONTACTS = tuple(dict.fromkeys(kind.name for kind in _contacts.KINDS))
 # What every candidate of some kind holds: texts without any of these are not searched further.
 SOME = (
     r"@|[0-9](?:[ ./()-]{0,2}[0-9]){6}|\b[A-Z]{2}[0-9]{2}[ 0-9A-Z]|[0-9]\.[0-9]{1,3}\.[0-9]|"
-    r"[0-9a-fA-F]:[0-9a-fA-F]{0,4}:|\bA[KS]IA|(?i:secret)|\bgh[pousr]_|github_pat_|glpat-|\bxox|hooks\.slack|\bsk-|AIza|\b[sr]k_|\bhf_|\bnpm_|"
-    r"\bpypi-|\bSG\.|\beyJ|PRIVATE KEY"
+    rf"[0-9a-fA-F]:[0-9a-fA-F]{{0,4}}:|{SOME_SECRET}"
 )
 
 
@@ -37,7 +34,7 @@ class PersonalData(PartMeasure):
     `example_personal_data` and `example_secrets`.
     """
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     depends_on: ClassVar[tuple[str, ...]] = (
         "curation/measures/_contacts.py", "curation/measures/_secrets.py", "curation/phrases.py", "curation/texts.py",
     )  # fmt: skip
@@ -56,9 +53,8 @@ class PersonalData(PartMeasure):
 
     def measure(self, rows: pa.Table, stage: str) -> pa.Table:
         found = segments(rows, self.reads(stage), FIELDS)
-        texts = pl.Series(found.values.take(pa.array(found.value_S)), dtype=pl.String)
-        says = _answers(found)
-        row_S = np.repeat(np.arange(rows.num_rows), np.diff(found.first_N1))
+        texts = pl.Series(found.strings(), dtype=pl.String)
+        says, row_S = found.learnt_S, found.row_S
         places = texts.str.contains(_rust(SOME)).arg_true()
         few = texts.gather(places)
         values: dict[str, set[tuple[int, str]]] = {name: set() for name in self.columns.names}
@@ -77,29 +73,17 @@ class PersonalData(PartMeasure):
         return pa.table(arrays, schema=self.columns)
 
 
-def _answers(found: Segments) -> npt.NDArray[np.bool_]:
-    """Which of S texts a model learns to say."""
-    says = np.isin(found.role_S, (PLAIN, schema.ROLES.index("assistant")))
-    asked = [index for index, name in enumerate(found.columns) if name in ("prompt", "rejected")]
-    return says & ~np.isin(found.column_S, asked)
-
-
 @functools.cache
 def _rust(expression: str) -> str:
     """An expression for polars: `\\b` of ASCII words."""
     return expression.replace(r"\b", r"(?-u:\b)")
 
 
-@functools.cache
-def _python(expression: str) -> re.Pattern[str]:
-    return re.compile(expression, re.ASCII)
-
-
 def _judged(texts: pl.Series, places: npt.NDArray[np.uint32], kind: Kind) -> Iterator[tuple[int, str, str]]:
     """(place, value, REAL or EXAMPLE) of every value of a kind in texts that stand at `places`."""
     holding = texts.str.contains(_rust(kind.pattern)).arg_true()
     for place, text in zip(places[holding.to_numpy()], texts.gather(holding).to_list(), strict=True):
-        for match in _python(kind.pattern).finditer(text):
+        for match in python_pattern(kind.pattern).finditer(text):
             verdict = kind.judge(match)
             if verdict != NEITHER:
                 value = match.groupdict().get("value") or match.group()

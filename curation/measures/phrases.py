@@ -55,9 +55,9 @@ class Phrases(PartMeasure):
 
     def measure(self, rows: pa.Table, stage: str) -> pa.Table:
         found = segments(rows, self.reads(stage))
-        texts = pl.Series(found.values.take(pa.array(found.value_S)), dtype=pl.String)
+        texts = pl.Series(found.strings(), dtype=pl.String)
         side_S = _sides(found, stage)
-        row_S = np.repeat(np.arange(rows.num_rows), np.diff(found.first_N1))
+        row_S = found.row_S
         said = (found.field_S == FIELDS.index("content")) & (side_S != PROMPT)
         lists = {"placeholders": _forms(texts, "certain"), "blanks": _forms(texts, "blanks"),
                  "special_tokens": _special_tokens(texts), "role_markers": _role_markers(texts),

@@ -79,9 +79,7 @@ class Repetition(PartMeasure):
         from curation.kernels.repetition import repetition
 
         judged = with_answer(rows, stage)
-        texts = segments(judged, judged.column_names, roles=("assistant",))
-        if stage == "midtrain":
-            texts = segments(judged, judged.column_names)
+        texts = segments(judged, judged.column_names, roles=None if stage == "midtrain" else ("assistant",))
         found = repetition(texts.data_B, texts.start_S, texts.end_S, size=self.gram_words, rounds=self.rounds,
                            windows=self.window_words, stale_below=self.stale_below)  # fmt: skip
         columns = _row_values(found, texts.first_N1)

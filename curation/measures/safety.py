@@ -10,6 +10,7 @@ from pydantic import Field
 
 from curation.fingerprint import hash_file
 from curation.measures import PartMeasure
+from curation.measures._asked import ASKED_IN, last_turn
 from curation.phrases import FOLDER
 from curation.phrases import refusals as refusing
 
@@ -27,7 +28,9 @@ class Safety(PartMeasure):
 
     version: ClassVar[int] = 1
     stages: ClassVar[tuple[str, ...]] = ("sft", "preference", "rlvr")
-    depends_on: ClassVar[tuple[str, ...]] = ("curation/safety.py", "curation/phrases.py")
+    depends_on: ClassVar[tuple[str, ...]] = (
+        "curation/measures/_asked.py", "curation/safety.py", "curation/phrases.py", "curation/references.py",
+    )  # fmt: skip
     taxonomy: str = "safety"
     edge_chars: int = Field(default=1_000, ge=1)
     columns: ClassVar[pa.Schema] = pa.schema(
@@ -55,9 +58,12 @@ class Safety(PartMeasure):
         from curation.safety import categories_by_pattern, load_taxonomy, look_alikes, told_categories
 
         taxonomy = load_taxonomy(self.taxonomy)
-        asked = self._edges(_last(rows, "messages" if stage == "sft" else "prompt", "user"))
-        answer = _last(rows, {"sft": "messages", "preference": "chosen"}.get(stage, ""), "assistant")
-        told = pl.Series(told_categories(taxonomy, _series(rows, "meta")), dtype=pl.String)
+        asked = self._edges(last_turn(rows, ASKED_IN[stage], "user"))
+        said_in = {"sft": "messages", "preference": "chosen"}.get(stage)
+        none = pl.Series([None] * rows.num_rows, dtype=pl.String)
+        answer = none if said_in is None else last_turn(rows, said_in, "assistant")
+        meta = pl.Series("meta", pl.from_arrow(rows["meta"]), dtype=pl.String)
+        told = pl.Series(told_categories(taxonomy, meta), dtype=pl.String)
         alike = {item.name for item in taxonomy.categories if item.look_alike}
         by_look = look_alikes(taxonomy, asked)
         benign = told.is_in(list(alike)).fill_null(False) | (told.is_null() & by_look)
@@ -80,16 +86,3 @@ class Safety(PartMeasure):
         """Texts without the middle of long ones."""
         edges = asked.str.head(self.edge_chars) + "\n" + asked.str.tail(self.edge_chars)
         return edges.zip_with((asked.str.len_chars() > 2 * self.edge_chars).fill_null(False), asked)
-
-
-def _series(rows: pa.Table, name: str) -> pl.Series:
-    return pl.Series(name, pl.from_arrow(rows[name]), dtype=pl.String)
-
-
-def _last(rows: pa.Table, column: str, role: str) -> pl.Series:
-    """The text of the last turn of a role; null where there is none."""
-    if column not in rows.column_names:
-        return pl.Series(column, [None] * rows.num_rows, dtype=pl.String)
-    turns = pl.DataFrame({column: pl.from_arrow(rows[column])})
-    last = pl.col(column).list.filter(pl.element().struct.field("role") == role).list.last()
-    return turns.select(last.struct.field("content"))[:, 0]

@@ -33,12 +33,13 @@ class Verifiable(PartMeasure):
     training run's, for example); `never_solved` and `always_solved` say that every one is 0 or 1. Null without rates.
     """
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     stages: ClassVar[tuple[str, ...]] = ("rlvr",)
     depends_on: ClassVar[tuple[str, ...]] = (
         "curation/texts.py",
-        *(f"curation/verifiers/{name}.py" for name in ("__init__", "attacks", "choice", "exact", "kinds", "logic",
-                                                       "math", "named", "numeric", "reading", "worker")),
+        *(f"curation/verifiers/{name}.py" for name in (
+            "__init__", "attacks", "choice", "code", "code_link", "code_sandbox", "code_tests", "code_walls", "exact",
+            "instructions", "kinds", "languages", "logic", "math", "named", "numeric", "reading", "worker")),
     )  # fmt: skip
     columns: ClassVar[pa.Schema] = pa.schema(
         [
