@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -20,7 +21,42 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # the workers share the cores
 
 
+# The files that take longest, slowest first: two workers that take file after file end together only if no long one
+# starts last. The first walks the quickstart, and the last needs it too: the other worker has all between to do
+# meanwhile, instead of waiting.
+LONG_FILES = (
+    "test_docs",
+    "test_verl_trains_for_real",
+    "test_evals_score_checkpoints_with_lighteval",
+    "test_train_runs_behind_the_gate",
+    "test_trl_trainers_run_for_real",
+    "test_runs_are_rehearsed_and_bundled",
+    "test_real_journey",
+    "test_engines_give_the_same_bytes",
+    "test_parity_with_verl",
+    "test_verl_sees_the_rows_that_were_audited",
+    "test_killed_commands_finish",
+    "test_scale_benchmark_runs",
+    "test_benchmarks_run",
+    "test_benchmarks_are_sources",
+    "test_tokens_lie_where_the_tokenizer_says",
+    "test_prompts_for_rl_are_verifiable",
+    "test_math_answers_are_verified_in_killable_workers",
+    "test_templates_extend_their_parents",
+    "test_project_commands",
+)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if hasattr(config.option, "loadscopereorder"):
+        config.option.loadscopereorder = False  # xdist would start the files of few tests last, however long they take
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files as LONG_FILES has them, then those of most tests first; the tests of a file stay in their order."""
+    places = {name: place for place, name in enumerate(LONG_FILES)}
+    num_tests = Counter(item.path for item in items)
+    items.sort(key=lambda item: (places.get(item.path.stem, len(places)), -num_tests[item.path], item.path))
     for item in items:
         if item.get_closest_marker("real_data") and not REAL_DATA.is_dir():
             item.add_marker(pytest.mark.skip(reason=f"the real data is not at {REAL_DATA}"))
@@ -86,23 +122,37 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def quickstart(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def shared_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A temporary folder that all workers of the session have in common."""
+    base = tmp_path_factory.getbasetemp()
+    return base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+
+
+@pytest.fixture(scope="session")
+def walked(shared_folder: Path) -> Path:
     """The project that the whole quickstart made, walked once for the session, whatever the number of its workers."""
     from filelock import FileLock
 
     from curation import cli
     from curation.quickstart import journey
 
-    base = tmp_path_factory.getbasetemp()
-    base = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
-    folder, walked = base / "quickstart" / "project", base / "quickstart.walked"
-    with FileLock(base / "quickstart.lock"):
-        if not walked.exists():
+    folder, done = shared_folder / "quickstart" / "project", shared_folder / "quickstart.walked"
+    with FileLock(shared_folder / "quickstart.lock"):
+        if not done.exists():
             folder.parent.mkdir()
             journey.prepare(folder)
             journey.walk(folder, cli.run)
-            walked.touch()
+            done.touch()
     return folder
+
+
+@pytest.fixture
+def quickstart(walked: Path, shared_folder: Path) -> Iterator[Path]:
+    """The quickstart's project for one test at a time: two workers share it, and some tests rebuild its index."""
+    from filelock import FileLock
+
+    with FileLock(shared_folder / "quickstart.lock"):
+        yield walked
 
 
 @pytest.fixture

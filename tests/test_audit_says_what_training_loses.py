@@ -17,7 +17,7 @@ from curation.auditing.mirrors.trl_sft import TRLSFT
 from curation.errors import UserError
 from curation.measures.anatomy import anatomy_for
 from curation.rendering import load_template, load_tokenizer
-from curation.runs import Waiver
+from curation.run_files import Waiver
 from tests import REAL_DATA
 
 

@@ -7,11 +7,20 @@ import math
 from pathlib import Path
 
 import numpy as np
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from curation.auditing.labels import labels_of, measured_labels, pooled, told_labels
 from curation.auditing.strata import shift
+from curation.catalog import Catalog, write_parquet
+from curation.config import find_project
+from curation.measuring import ensure, named
+from curation.mixtures import build
+from tests.lakes import conversation
 
 
 def test_the_figures_are_those_of_a_thinking_share_that_falls_from_a_half_to_less_than_a_fifth():
@@ -76,3 +85,80 @@ def test_the_report_shows_shares_before_and_after(tmp_path, tiny_model, kedge):
     kedge("audit", path, "--tokenizer", tiny_model, "--max-length", 600, "--to", tmp_path / "out")
     page = (tmp_path / "out" / "report.html").read_text()
     assert "What it does to the mixture" in page and "trained tokens by mode" in page
+
+
+MIXTURE = "/* ---\nstage: sft\ntokenizer: tiny\ntemplate: chatml\n--- */\nSELECT * FROM kept\n"
+ENGLISH = "The train from London arrives at the station every morning and the people wait for it on the platform. "
+GERMAN = "Der Zug aus Berlin kommt jeden Morgen am Bahnhof an und die Leute warten auf dem Bahnsteig auf ihn. "
+
+
+@pytest.fixture
+def mixture(catalog, kedge, tiny_model):
+    """A frozen mixture `m` of 70 short English rows, 60 long German ones and one in French."""
+    talks = [(f"Write a poem on train {n}.", ENGLISH) for n in range(70)]
+    talks += [(f"{n}? Wo ist er?", GERMAN * 8) for n in range(60)]
+    talks.append(("Quand?", "Le train de Paris arrive tous les matins dans la grande gare, et les gens l'attendent."))
+    Path("talks.jsonl").write_text("".join(conversation(*talk) for talk in talks))
+    Path("kedge.yaml").write_text(f"tokenizers: {{tiny: {tiny_model}}}\n")
+    Path("catalogs/mixtures").mkdir()
+    Path("catalogs/mixtures/m.sql").write_text(MIXTURE)
+    assert kedge("add", "talks.jsonl")[0] == kedge("mix", "build", "m")[0] == 0
+    return Catalog(find_project())
+
+
+def strata_of(kedge) -> dict[str, dict[str, tuple[float, float]]]:
+    """kind -> stratum -> its share of rows before and after the mixture `m` is cut to 400 tokens."""
+    code, out, err = kedge("audit", "m", "--max-length", "400", "--json")
+    assert code in (0, 1), err
+    return {item["kind"]: {entry["name"]: (entry["before"], entry["after"]) for entry in item["strata"]}
+            for item in json.loads(out)["details"]["strata"] if item["unit"] == "trained tokens"}  # fmt: skip
+
+
+def test_languages_and_skills_that_are_measured_are_strata_of_the_audit(mixture, kedge):
+    assert {"language", "skill"}.isdisjoint(strata_of(kedge)), "nothing is measured for an audit"
+    assert kedge("measure", "--only", "language")[0] == 0
+    found = strata_of(kedge)
+    assert set(found["language"]) == {"de", "en or other"} and "skill" not in found
+    before, after = found["language"]["de"]
+    assert 0.7 < before < 1 and after < before
+    assert kedge("measure", "--only", "skills")[0] == 0
+    assert set(strata_of(kedge)["skill"]) == {"creative_writing", "unknown"}
+
+
+def test_what_meta_says_of_a_language_comes_before_what_was_measured(mixture):
+    parts = build(mixture, "m").train
+    for name in ("language", "skills"):
+        ensure(mixture, named(name))
+    measured = {item.kind: item for item in measured_labels(mixture, build(mixture, "m"))}
+    assert set(measured) == {"language", "skill"} and told_labels(parts) == {}
+    rows = pq.read_table(parts[0])
+    meta = [json.dumps({"language": "Deutsch"}) if "Wo ist" in row[0]["content"] else None
+            for row in rows["messages"].to_pylist()]  # fmt: skip
+    path = mixture.project.root / "told.parquet"
+    write_parquet(path, rows.set_column(rows.schema.get_field_index("meta"), "meta", pa.array(meta, pa.string())))
+    found = labels_of(mixture, [path], (measured["language"],))["language"].to_pylist()
+    asked = [row[0]["content"] for row in rows["messages"].to_pylist()]
+    assert {(label, "Wo ist" in text) for label, text in zip(found, asked, strict=True)} == {
+        ("Deutsch", True), ("en or other", False)}  # fmt: skip
+    assert found.count("en or other") == 71
+
+
+def test_a_source_that_is_not_measured_leaves_the_audit_as_it_was(mixture, kedge):
+    ensure(mixture, named("language"))
+    Path("more.jsonl").write_text("".join(conversation(f"more {n}?", "Yes.") for n in range(3)))
+    assert kedge("add", "more.jsonl")[0] == kedge("mix", "build", "m")[0] == 0
+    assert measured_labels(mixture, build(mixture, "m")) == () and "language" not in strata_of(kedge)
+    assert kedge("measure", "--only", "language")[0] == 0
+    assert [item.kind for item in measured_labels(mixture, build(mixture, "m"))] == ["language"]
+
+
+@pytest.mark.parametrize(("counts", "expected"), [
+    ({"en": 900, "de": 60, "fr": 3}, {"en or other": 903, "de": 60}),
+    ({"en": 900, "de": 30, "fr": 30}, {"en": 900, "other": 60}),
+    ({"en": 900, None: 90}, {"en": 900, "unknown": 90}),
+    ({"en": 30, "de": 19}, {"other": 49}),
+    ({"en": 9_000, "de": 80, "fr": 60}, {"en": 9_000, "other": 140}),
+])  # fmt: skip
+def test_labels_of_a_handful_of_rows_are_no_strata(counts, expected):
+    values = pl.Series([label for label, count in counts.items() for _ in range(count)], dtype=pl.String)
+    assert dict(pooled(values).value_counts().iter_rows()) == expected

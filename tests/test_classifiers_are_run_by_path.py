@@ -178,6 +178,9 @@ def test_a_language_model_without_a_head_and_an_unknown_label_are_refused(models
         Classifier(path=str(tiny_model)).measure(rows(["x"]), "sft")
     with pytest.raises(UserError, match="did you mean 'rude'"):
         Classifier(path=str(models / "three"), label="rud")
+    pytest.importorskip("fasttext", reason="needs the extra 'scale'")
+    with pytest.raises(UserError, match="the classifier has no label 'rud'; did you mean 'rude'"):
+        Classifier(path=str(models / "rude.bin"), label="rud").measure(rows(["you fool"]), "sft")
 
 
 def test_without_a_model_nothing_is_measured(catalog):

@@ -126,7 +126,44 @@ def test_data_comes_before_words_and_a_label_of_the_source_between_them():
     labelled = Skills(sources={"s": "arts"})
     assert labelled.measure(asking(row), "sft").to_pylist() == [{"skill": "arts", "skill_by": "source"}]
     assert labelled.measure(asking(row, source="t"), "sft")["skill_by"].to_pylist() == ["map"]
+    assert labelled.measure(asking(row, meta='{"skill": "rhyme"}'), "sft")["skill"].to_pylist() == ["rhyme"]
+    assert labelled.measure(asking(row, meta='{"category": "verse"}'), "sft")["skill"].to_pylist() == ["arts"]
     assert labelled.fingerprint() != Skills().fingerprint()
+
+
+def skills_of(catalog: Catalog, source: str) -> set[tuple[str | None, str | None]]:
+    """(skill, skill_by) of the rows of a source, measured where they are not."""
+    measure = named("skills")
+    ensure(catalog, measure, [source])
+    rows = [row for part in signal_parts(catalog, measure, source) or [] for row in pq.read_table(part).to_pylist()]
+    return {(row["skill"], row["skill_by"]) for row in rows}
+
+
+def test_a_source_file_names_the_skill_of_all_its_rows(catalog: Catalog, kedge):
+    for name in ("a", "b"):
+        lines = [conversation("Write a poem.", "Roses.", n=1), conversation("Qwrt?", "Zzyx.", n=2, category="verse")]
+        Path(f"{name}.jsonl").write_text("".join(lines))
+        assert kedge("add", f"{name}.jsonl")[0] == 0
+    plain = named("skills").fingerprint()
+    assert plain == Skills(sources={}).fingerprint()
+    untold = {("creative_writing", "map"), ("verse", "meta")}
+    assert skills_of(catalog, "a") == skills_of(catalog, "b") == untold
+    file = Path("catalogs/sources/a.yaml")
+    text = file.read_text()
+    file.write_text(text + "domain: the arts\n")
+    assert named("skills").fingerprint() == plain, "the lake is told by kedge add"
+    code, out, err = kedge("add", "a")
+    assert code == 0 and "0 of 1 files read" in out, err
+    domain = named("skills").fingerprint()
+    assert skills_of(catalog, "a") == {("the arts", "source")} and skills_of(catalog, "b") == untold
+    file.write_text(text + "domain: the arts\nskill: rhyme\n")
+    assert kedge("add", "a")[0] == 0 and skills_of(catalog, "a") == {("rhyme", "source")}
+    assert len({plain, domain, named("skills").fingerprint()}) == 3
+    file.write_text(text)
+    assert kedge("add", "a")[0] == 0 and named("skills").fingerprint() == plain
+    file.write_text(text + "skill:\n  - rhyme\n")
+    code, _, err = kedge("add", "a")
+    assert code == 2 and "a.yaml:9: skill" in err and "Traceback" not in err
 
 
 def test_a_project_has_a_map_of_its_own(catalog: Catalog):

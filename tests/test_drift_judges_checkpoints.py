@@ -20,7 +20,7 @@ from evals.scores import write_scores
 CONDITIONS = {"benchmark_fingerprint": "b", "template": "t", "tokenizer": "k", "sampling": {"temperature": 0.0},
               "max_new_tokens": 8, "repeats": 1, "harness": "x", "harness_version": "1",
               "template_kwargs": {}}  # fmt: skip
-LETTER = {"r": "right", "w": "wrong", "t": "truncated", "u": "unparsed", "e": "error"}
+LETTER = {"r": "right", "w": "wrong", "t": "truncated", "u": "unparsed", "o": "timeout", "e": "error"}
 
 
 @pytest.fixture
@@ -49,7 +49,7 @@ def suite(catalog: Catalog, benchmarks: str) -> None:
 def score(catalog: Catalog, reference: str, states: str, benchmark: str = "qa", *, prompt: str = "p",
           clusters: Sequence[str] | None = None, repeats: int = 1, refused: Sequence[int] = (), first: int = 0,
           **conditions) -> None:  # fmt: skip
-    """One sample per letter of `states` (r w t u e), `repeats` of them per item."""
+    """One sample per letter of `states` (r w t u o e), `repeats` of them per item."""
     rows = []
     for index, letter in enumerate(states):
         item = index // repeats + first
@@ -85,6 +85,16 @@ def test_a_drop_beyond_the_margin_fails_and_names_what_was_lost(chained):
         "truncated": 10, "unparsed": 10, "changed answer": 20}  # fmt: skip
     assert made.p == pytest.approx(2 * 0.5**40)
     assert report.verdict.startswith("sft@9 vs mid@10: FAIL: 1 regressed")
+
+
+def test_an_answer_that_timed_out_is_lost_as_such_and_open_in_the_bounds(chained):
+    report = chain_scores(chained, mid_10="r" * 100, sft_9="r" * 80 + "o" * 15 + "w" * 5)
+    made = only(report)
+    assert {name: count for name, count in made.lost.items() if count} == {"timeout": 15, "changed answer": 5}
+    (last,) = [item for item in report.standings if item.checkpoint == "sft@9"]
+    assert (last.counts["timeout"], last.score, last.lower, last.upper) == (15, 0.8, 0.8, 0.95)
+    assert "15 timeout" in markdown(report) and "timeout" in page(report)
+    assert "timeout 15.0 %" in page(report)
 
 
 def test_a_real_drop_inside_the_margin_passes_and_is_still_called_regressed(chained):

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import pyarrow as pa
 import pytest
@@ -20,7 +20,7 @@ from curation.catalog import Catalog
 from curation.config import find_project
 from curation.engine import PartJob, run_tasks
 from curation.engines import measure_ahead, share
-from curation.errors import UserError
+from curation.errors import LockHeld, UserError
 from curation.measures import JoinMeasure, PartMeasure
 from curation.measuring import ensure, named, part_jobs, signal_parts
 from curation.quickstart.journey import inside
@@ -191,10 +191,12 @@ class Fragile(PartMeasure):
     version: ClassVar[int] = 1
     columns: ClassVar[pa.Schema] = pa.schema([("fragile_size", pa.int64())])
     deadly: str
-    raises: bool = False
+    raises: Literal["", "ValueError", "UserError"] = ""
 
     def measure(self, rows: pa.Table, stage: str) -> pa.Table:
         if Path(self.deadly).exists():
+            if self.raises == "UserError":
+                raise UserError("the model is gone", "put it back")
             if self.raises:
                 raise ValueError("the kernel met a row it cannot take")
             done = list(Path(self.deadly).parent.rglob("fragile_done_*"))
@@ -235,15 +237,31 @@ def test_a_share_whose_process_dies_or_whose_measure_fails_says_so(project: Path
         list(MeasureStep(path).run(None, 0, 1))
     with pytest.raises(UserError, match=f"while measuring {__name__.split('.')[-1]} of one/{third.name};"):
         share.require_finished(path, tasks)
-    failing = [(measure.model_copy(update={"raises": True}), job) for _, job in tasks]
+    failing = [(measure.model_copy(update={"raises": "ValueError"}), job) for _, job in tasks]
     share.write_tasks(path, failing)
     with pytest.raises(RuntimeError, match="the kernel met a row it cannot take"):
         list(MeasureStep(path).run(None, 1, 2))
     with pytest.raises(RuntimeError, match="the kernel met a row it cannot take"):
         share.require_finished(path, failing)
+    share.write_tasks(path, [(measure.model_copy(update={"raises": "UserError"}), job) for _, job in tasks])
+    for workers in (1, 2):
+        with pytest.raises(UserError, match=r"^the model is gone; put it back$"):
+            list(MeasureStep(path, workers).run(None, 1, 2))
+        with pytest.raises(UserError, match=r"^the model is gone; put it back$"):
+            share.require_finished(path, tasks)
     Path(measure.deadly).unlink()
     list(MeasureStep(path, workers=2).run(None, 0, 1))
     share.require_finished(path, failing)
+
+
+def test_a_command_with_nothing_to_measure_leaves_alone_what_another_has_running(project: Path):
+    catalog = Catalog(find_project(project))
+    ensure(catalog, named("text_statistics"))
+    (project / "lake" / ".engines" / "slurm").mkdir(parents=True)
+    measure_ahead(catalog, [named("text_statistics")], None, "slurm")
+    assert (project / "lake" / ".engines" / "slurm").exists()
+    with catalog.writing("engine", "slurm"), pytest.raises(LockHeld, match="engine 'slurm' is being written"):
+        measure_ahead(catalog, [named("shingles")], None, "slurm")
 
 
 class Joined(JoinMeasure):

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import functools
 import gzip
 import json
 from collections import Counter
 
 import pytest
 
-from curation.errors import InstrumentError
+from curation.errors import InstrumentError, UserError
+from curation.verifiers.pool import Workers
 from evals import Request, Response
 from evals.accounting import account, accuracy, after_thought, cut_at_stop, score_table
-from evals.benchmarks import Benchmark, Item, Task
+from evals.benchmarks import Benchmark, Item, Task, benchmark_fingerprint, load_task
+from evals.scores import count_states
 from tests import REAL_DATA
 
 BENCHMARK = Benchmark(data="x", question="{{ q }}", verifier="numeric")
@@ -132,6 +135,87 @@ def test_a_choice_takes_the_likeliest_option_and_the_first_of_equals():
     assert answer(-3.0, -1.0, -2.0) == ("right", "B")
     assert answer(-1.0, -1.0, -2.0) == ("wrong", "A")
     assert answer(-1.0, float("nan"), -2.0)[0] == "error"
+
+
+def test_mathematics_is_compared_and_an_endless_comparison_is_a_timeout_and_not_wrong(monkeypatch):
+    monkeypatch.setattr("evals.accounting.Workers", functools.partial(Workers, cpu_seconds=1.0))
+    benchmark = Benchmark(data="x", question="q", verifier="math")
+    texts = {"\\boxed{\\frac{\\sqrt{4}}{4}}": "right", "\\boxed{0.4}": "wrong", "\\boxed{9^{9^{9^{9}}}}": "timeout",
+             "no idea at all, I am lost": "unparsed", "<think>\\boxed{0.5}": "unparsed",
+             "<think>x</think>\\boxed{0.5}": "right"}  # fmt: skip
+    items = tuple(Item(f"s{n}", "q", "\\frac{1}{2}", f"s{n}") for n in range(len(texts)))
+    requests = tuple(Request(item.sample_id, 0, PROMPT, (1,)) for item in items)
+    answers = [Response(item.sample_id, 0, text, (5,), True) for item, text in zip(items, texts, strict=True)]
+    table = score_table(Task("maths", benchmark, items, "f"), requests, answers)
+    assert dict(zip(texts, table["state"].to_pylist(), strict=True)) == texts
+    rows = {row["state"]: row for row in table.to_pylist()}
+    assert (rows["timeout"]["score"], rows["timeout"]["answer"]) == (0.0, "9^{9^{9^{9}}}")
+    assert rows["timeout"]["finish_reason"] == "stop" and "limit of time" in rows["timeout"]["detail"]
+    assert accuracy(table) == 2 / 6, "a timeout is no reward, and no error that leaves the score"
+    assert count_states(table) == {"right": 2, "wrong": 1, "truncated": 0, "unparsed": 2, "timeout": 1, "error": 0}
+
+
+def test_a_gold_answer_that_math_verify_cannot_read_is_an_error_of_the_instrument():
+    benchmark = Benchmark(data="x", question="q", verifier="math")
+    item = Item("a", "q", "\\frac{", "a")
+    result = account(benchmark, item, Response("a", 0, "\\boxed{x + 1}", (1,), True), PROMPT)
+    assert (result.state, result.score, result.finish_reason) == ("error", 0.0, "error")
+    assert "gold answer does not parse" in str(result.detail)
+
+
+def test_knights_and_knaves_are_judged_person_by_person():
+    benchmark = Benchmark(data="x", question="q", verifier="logic", after="So:")
+    item = Item("a", "q", "(1) Ann is a knight\n(2) Bob is a knave", "a")
+    answers = {"So: Ann is a knight and Bob is a knave.": "right", "So: Ann and Bob are knights.": "wrong",
+               "So: who knows?": "unparsed", "Ann is a knight and Bob is a knave.": "unparsed"}  # fmt: skip
+    found = [account(benchmark, item, Response("a", 0, text, (1,), True), PROMPT).state for text in answers]
+    assert found == list(answers.values())
+
+
+@pytest.mark.parametrize(
+    ("verifier", "gold", "problem"), [("math", " ", "holds no expression"), ("logic", "both lie", "assigns no roles")]
+)
+def test_an_item_whose_gold_answer_its_verifier_cannot_take_is_named(catalog, verifier: str, gold: str, problem: str):
+    write_benchmark(catalog, verifier, {"q": "?", "answer": f"#{gold}"})
+    with pytest.raises(UserError, match=problem):
+        load_task(catalog, "own")
+
+
+def test_a_benchmark_of_mathematics_is_another_one_under_another_release_of_its_parser(catalog, monkeypatch):
+    write_benchmark(catalog, "math", {"q": "?", "answer": "#1"})
+    before = benchmark_fingerprint(catalog, "own")
+    assert load_task(catalog, "own").fingerprint == before
+    monkeypatch.setattr("evals.benchmarks.version", lambda name: "9.9")
+    assert benchmark_fingerprint(catalog, "own") != before
+    write_benchmark(catalog, "numeric", {"q": "?", "answer": "#1"})
+    numeric = benchmark_fingerprint(catalog, "own")
+    monkeypatch.undo()
+    assert benchmark_fingerprint(catalog, "own") == numeric
+
+
+def write_benchmark(catalog, verifier: str, item: dict[str, str]) -> None:
+    """A benchmark `own` of one item, whose gold answer follows a #."""
+    folder = catalog.project.catalogs / "benchmarks"
+    folder.mkdir(exist_ok=True)
+    path = catalog.project.root / "test.jsonl"
+    path.write_text(json.dumps(item) + "\n")
+    (folder / "own.yaml").write_text(f"data: {path}\nquestion: '{{{{ q }}}}'\nanswer_pattern: '#(.*)'\n"
+                                     f"verifier: {verifier}\n")  # fmt: skip
+
+
+@pytest.mark.real_data
+def test_every_reference_solution_of_math500_is_right_but_few_and_none_is_wrong(catalog):
+    """A reference solution ends in the boxed answer itself, in another spelling here and there."""
+    folder = catalog.project.root / "data" / "math500"
+    folder.mkdir(parents=True)
+    lines = gzip.decompress((REAL_DATA / "benchmarks" / "math500.jsonl.gz").read_bytes())
+    (folder / "test.jsonl").write_bytes(lines)
+    task = load_task(catalog, "math500")
+    solutions = {record["unique_id"]: record["solution"] for record in map(json.loads, lines.splitlines())}
+    requests = tuple(Request(item.sample_id, 0, PROMPT, (1,)) for item in task.items)
+    answers = [Response(item.sample_id, 0, solutions[item.sample_id], (5,), True) for item in task.items]
+    table = score_table(task, requests, answers, workers=2)
+    assert table.num_rows == 500 and accuracy(table) > 0.98, count_states(table)
 
 
 @pytest.mark.real_data

@@ -47,12 +47,17 @@ class Crowd(JoinMeasure):
 
 
 class Forgetful(Crowd):
-    """A join that has no value for some rows."""
+    """A join that has values for `measured` alone: a SELECT over `one`, which has them for every row of a source."""
+
+    measured: str = "FROM one LIMIT 3"
 
     def join(self, work: JoinWork) -> None:
         super().join(work)
-        work.connection.execute("CREATE OR REPLACE TEMP VIEW measured AS SELECT row_id, 1::BIGINT AS crowd, "
-                                "1::BIGINT AS items FROM signals_text_statistics LIMIT 3")  # fmt: skip
+        work.connection.execute(
+            "CREATE TEMP VIEW one AS SELECT row_id, 1::BIGINT AS crowd, 1::BIGINT AS items "
+            "FROM signals_text_statistics WHERE source = 'one';"
+            f"CREATE OR REPLACE TEMP VIEW measured AS {self.measured}"
+        )
 
 
 def _num_rows(path: Path) -> int:
@@ -147,10 +152,16 @@ def test_sources_are_ranked_by_the_projects_priority_and_then_by_name(project):
     assert measure_fingerprint(other, Crowd()) != before
 
 
-def test_a_join_that_leaves_rows_without_a_value_publishes_nothing(project):
-    with pytest.raises(RuntimeError, match="no value"):
-        ensure(project, Forgetful())
-    assert signal_parts(project, Forgetful(), "one") is None
+TWICE = "FROM one UNION ALL FROM (FROM one ORDER BY row_id LIMIT 1)"
+
+
+@pytest.mark.parametrize("values", [
+    "FROM one LIMIT 3", TWICE, f"FROM ({TWICE}) WHERE row_id <> (SELECT max(row_id) FROM one)",
+])  # fmt: skip
+def test_a_join_that_leaves_rows_without_a_value_or_gives_two_publishes_nothing(project, values):
+    with pytest.raises(RuntimeError, match="no value, or several, for a row of one"):
+        ensure(project, Forgetful(measured=values))
+    assert signal_parts(project, Forgetful(measured=values), "one") is None
     assert not list(project.lake.glob(".tmp-*join*"))
 
 

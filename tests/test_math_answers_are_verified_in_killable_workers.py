@@ -5,12 +5,14 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import pickle
 import signal
 from pathlib import Path
 
 import psutil
 import pytest
 
+from curation.errors import EXIT_INSTRUMENT
 from curation.verifiers.math import Comparison, answers, clean, num_parts, settle
 from curation.verifiers.named import Item, judge_all
 from curation.verifiers.pool import Workers, WorkersFailed
@@ -93,11 +95,12 @@ def test_a_worker_that_is_killed_from_outside_is_replaced_and_its_question_asked
     assert workers.ask([EASY, WRONG]) == ["right", "wrong"]
 
 
-def test_results_are_the_same_whatever_the_number_of_workers():
+def test_results_are_the_same_whatever_the_number_of_workers(workers):
     questions = [{"gold": "18.5", "answers": [f"{value}/2"], "together": None} for value in range(30, 45)]
-    with Workers(1) as one, Workers(3) as three:
+    assert workers.number == 1
+    with Workers(3) as three:
         assert (
-            one.ask(questions)
+            workers.ask(questions)
             == three.ask(questions)
             == ["right" if value == 37 else "wrong" for value in range(30, 45)]
         )
@@ -115,8 +118,30 @@ def test_an_interpreter_without_math_verify_is_one_clear_error(tmp_path: Path):
     fake = tmp_path / "python"
     fake.write_text("#!/bin/sh\necho 'ModuleNotFoundError: math_verify' >&2\nexit 1\n")
     fake.chmod(0o755)
-    with Workers(python=str(fake)) as pool, pytest.raises(WorkersFailed, match=r"exit code 1.*math_verify"):
+    with Workers(python=str(fake)) as pool, pytest.raises(WorkersFailed, match=r"exit code 1.*math_verify") as error:
         pool.ask([EASY])
+    assert error.value.exit_code == EXIT_INSTRUMENT
+    assert "pip install math-verify" in str(error.value) and str(fake) in error.value.problems[0].next
+    assert str(pickle.loads(pickle.dumps(error.value))) == str(error.value), "it crosses from a measuring process"
+
+
+def test_an_interpreter_that_is_not_there_is_one_clear_error(tmp_path: Path):
+    with Workers(python=str(tmp_path / "gone")) as pool, pytest.raises(WorkersFailed, match="cannot be started"):
+        pool.ask([EASY])
+
+
+def test_a_measure_whose_verifier_cannot_start_ends_without_a_traceback(catalog, kedge, monkeypatch):
+    """The interpreter finds a math_verify first that cannot be imported."""
+    broken = catalog.project.root / "broken"
+    broken.mkdir()
+    (broken / "math_verify.py").write_text("raise ImportError('No module named latex2sympy2_extended')\n")
+    row = {"prompt": "half?", "ground_truth": "\\sqrt{2}", "verifier": "math"}
+    Path("asked.jsonl").write_text(json.dumps(row) + "\n")
+    assert kedge("add", "asked.jsonl")[0] == 0
+    monkeypatch.setenv("PYTHONPATH", str(broken), prepend=":")
+    code, _, err = kedge("measure", "--only", "verifiable")
+    assert code == EXIT_INSTRUMENT and "latex2sympy2_extended" in err and "pip install math-verify" in err
+    assert "Traceback" not in err and "defect of kedge" not in err
 
 
 def test_a_file_of_the_working_directory_does_not_stand_in_for_a_library(tmp_path: Path, monkeypatch):

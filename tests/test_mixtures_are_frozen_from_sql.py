@@ -228,6 +228,80 @@ def test_a_frozen_mixture_stays_until_its_file_or_sources_change(lake, kedge):
     assert build(lake, "m").fingerprint != mixture.fingerprint
 
 
+def unbound(monkeypatch: pytest.MonkeyPatch) -> None:
+    """From here on a mixture's query may not be run."""
+    monkeypatch.setattr("curation.mixtures._bind", lambda *_: pytest.fail("the query was run"))
+
+
+def test_a_frozen_mixture_is_shown_from_its_manifest_and_just_as_before(lake, kedge, tiny_model, monkeypatch):
+    Path("kedge.yaml").write_text(f"tokenizers: {{tiny: {tiny_model}}}\n")
+    lake = Catalog(find_project())
+    write("SELECT * FROM take_epochs('small', 1.5) UNION ALL BY NAME SELECT * FROM take_rows('big', 60)",
+          "tokenizer: tiny\ntemplate: chatml\non_shortfall: accept\n")  # fmt: skip
+    live = preview(lake, "m")
+    assert (live["frozen"], live["frozen_at"], live["short"][0]["source"]) == (False, None, "big")
+    assert live["coverage"]["skill"][0]["tokens"] > 0
+    shown = kedge("mix", "show", "m")[1].splitlines()
+    assert shown[-1].endswith("next: kedge mix build m")
+    mixture = build(lake, "m")
+    unbound(monkeypatch)
+    frozen = preview(lake, "m")
+    assert frozen == live | {"frozen": True, "frozen_at": lake.provenance(mixture.folder)["created_at"]}
+    again = kedge("mix", "show", "m")[1].splitlines()
+    assert again[:-1] == shown[:-1]
+    assert f" UTC as {mixture.fingerprint[:12]}, and nothing it is made of changed" in again[-1]
+
+
+CHANGES = {
+    "the file": lambda: write("SELECT * FROM take_rows('big', 29)"),
+    "a comment in the file": lambda: write("SELECT * FROM take_rows('big', 30) -- all"),
+    "its header": lambda: write("SELECT * FROM take_rows('big', 30)", "seed: 4\n"),
+    "a source": lambda: add_lines("big", conversation("more?", "yes")),
+    "a source that it does not take": lambda: add_lines("small", conversation("more?", "yes")),
+    "a held-out prompt of another stage": lambda: hold_out("pages"),
+    "a rule": lambda: own_rule("SELECT row_id, 'odd' AS reason FROM signals WHERE source = 'big' AND line = 3"),
+    "a skipped rule": lambda: Path("kedge.yaml").write_text("tokenizers: {}\nskip_rules: [empty_answer]\n"),
+    "the order of sources": lambda: Path("kedge.yaml").write_text("tokenizers: {}\nsource_priority: [small]\n"),
+}
+
+
+def add_lines(source: str, text: str) -> None:
+    with Path(f"{source}.jsonl").open("a") as stream:
+        stream.write(text)
+    assert cli.run(["add", source]) == 0
+
+
+def hold_out(source: str) -> None:
+    path = Path(f"catalogs/sources/{source}.yaml")
+    path.write_text(path.read_text() + "held_out: 0.5\n")
+    assert cli.run(["add", source]) == 0
+
+
+def own_rule(query: str) -> None:
+    Path("catalogs/rules").mkdir()
+    Path("catalogs/rules/odd.sql").write_text(f"/* ---\nstage: sft\ndescription: Odd.\n--- */\n{query}\n")
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_whatever_a_frozen_mixture_is_made_of_changes_the_preview_is_live(lake, monkeypatch, change: str):
+    write("SELECT * FROM take_rows('big', 30)")
+    before = build(lake, "m").fingerprint
+    CHANGES[change]()
+    catalog = Catalog(find_project())
+    seen = preview(catalog, "m")
+    assert (seen["frozen"], seen["frozen_at"]) == (False, None) and seen["fingerprint"] != before
+    big = seen["sources"]["big"]
+    assert (big["offered"], "odd" in big["refused"], "empty_answer" in big["refused"]) == {
+        "a source": (51, False, True), "a rule": (49, True, True), "a skipped rule": (55, False, False),
+        }.get(change, (50, False, True))  # fmt: skip
+    frozen = build(catalog, "m")
+    unbound(monkeypatch)
+    assert preview(catalog, "m") == seen | {
+        "frozen": True,
+        "frozen_at": catalog.provenance(frozen.folder)["created_at"],
+    }
+
+
 def test_lineage_and_counts_are_in_the_manifest(lake):
     write("SELECT * FROM take_rows('big', 30) UNION ALL BY NAME SELECT * FROM take_rows('small', 20)")
     manifest = build(lake, "m").manifest

@@ -162,10 +162,12 @@ REFERENCES = {
     '{"correct_answer": "(b)"}': ("choice", "B"),
     '{"reference_answer": "Paris"}': ("exact", "Paris"),
     '{"reward_model": {"ground_truth": "7"}}': ("numeric", "7"),
+    '{"final_answer": "7", "gold": ["8"], "gt": ""}': ("numeric", "7"),
     '{"ground_truth": "\\\\frac{1}{2}"}': None,
     '{"ground_truth": true}': None,
     '{"ground_truth": ["1", "2"]}': None,
     '{"answer": "A", "target": 3}': None,
+    '{"gold": "' + "1" * 30_000 + 'x"}': None,
     '["ground_truth"]': None,
 }
 

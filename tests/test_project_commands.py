@@ -20,6 +20,8 @@ def test_init_makes_a_project_and_a_second_time_changes_nothing(tmp_path: Path, 
     assert kedge("init")[0] == 0
     assert (tmp_path / "kedge.yaml").is_file()
     assert "lake/" in (tmp_path / ".gitignore").read_text()
+    assert {"sources", "rules", "mixtures", "taxonomies", "skills"} <= {
+        path.name for path in (tmp_path / "catalogs").iterdir()}  # fmt: skip
     code, out, _ = kedge("init")
     assert (code, out) == (0, "")
 
@@ -106,6 +108,29 @@ def test_show_describes_things_and_kinds(name: str, inside: Path, kedge):
     code, out, err = kedge("show", name, "--json")
     assert code == 0, err
     assert json.loads(out)
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "holds"),
+    [("safety", "taxonomy", "look_alikes:"), ("general", "skill", "tool_use:"), ("refusals", "phrase", "phrases:")],
+)
+def test_show_describes_what_measures_read(catalog, kedge, name: str, kind: str, holds: str):
+    code, out, err = kedge("show", name, "--json")
+    assert code == 0, err
+    (found,) = [item for item in json.loads(out) if item["kind"] == kind]
+    assert found["name"] == name and found["file"].endswith(f"{name}.yaml") and holds in found["text"]
+    code, out, _ = kedge("show", "taxonomies" if kind == "taxonomy" else f"{kind}s", "--json")
+    assert name in {item["name"] for item in json.loads(out)}
+
+
+def test_a_projects_own_skills_and_taxonomies_are_shown_and_phrases_are_the_shipped_ones(catalog, kedge):
+    for kind in ("taxonomies", "skills", "phrases"):
+        (catalog.project.catalogs / kind).mkdir()
+        (catalog.project.catalogs / kind / "ours.yaml").write_text("{}\n")
+    listed = {kind: [item["name"] for item in json.loads(kedge("show", kind, "--json")[1])]
+              for kind in ("taxonomies", "skills", "phrases")}  # fmt: skip
+    assert listed["taxonomies"] == ["ours", "safety"] and listed["skills"] == ["general", "ours"]
+    assert "ours" not in listed["phrases"], "no measure reads phrases of a project"
 
 
 def test_show_proposes_a_close_name(inside: Path, kedge):

@@ -139,6 +139,23 @@ def test_a_truth_that_is_missing_or_that_its_verifier_cannot_read_is_an_error(ti
     assert expected.missed_by(found) == []
 
 
+@says(R4=ok(0.0, "5 of 5"))
+def test_a_truth_is_checked_under_whatever_name_its_data_give_the_verifier(tiny_model, expected):
+    logic = "(1) Ann is a knight\n(2) Bob is a knave"
+    rows = [prompt(truth=truth, verifier=name) for truth, name in (
+        ("1,234", "openai/gsm8k"), ("\\frac{\\sqrt{3}}{2}", "DigitalLearningGmbH/MATH-lighteval"), ("7", "aime24"),
+        (logic, "kk_logic"), ("(B)", "mmlu"))]  # fmt: skip
+    assert expected.missed_by(audited(tiny_model, rows, GRPO)) == []
+
+
+@says(R4=error(3 / 4, "3 not accepted by its verifier; 1 name a verifier that is not kedge's"))
+def test_a_truth_that_the_verifier_behind_a_name_cannot_read_is_an_error(tiny_model, expected):
+    rows = [prompt(truth=truth, verifier=name) for truth, name in (
+        ("many", "openai/gsm8k"), ("both lie", "kk_logic"), ("x" * 2_001, "math_dapo"),
+        ("4", "searchR1_nq"))]  # fmt: skip
+    assert expected.missed_by(audited(tiny_model, rows, GRPO)) == []
+
+
 @says(R4=error(1 / 3, "1 also held out"))
 def test_a_prompt_that_is_held_out_for_evaluation_is_an_error(tiny_model, expected):
     rows = [SHORT | {"prompt_hash": name} for name in ("a", "b", "c")]

@@ -11,8 +11,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from curation.catalog import Catalog
+from curation.caught import samples
+from curation.measures._secrets import without_secrets
 from curation.measures.personal_data import CONTACTS
 from curation.measuring import named, signal_parts
+from curation.rule_effects import judge_all
 from curation.rules import load_rules
 from tests.lakes import conversation
 from tests.signal_rows import of_exchange, of_pair, reasons, turn
@@ -119,6 +122,21 @@ def test_a_secret_of_documentation_is_an_example(text: str):
     assert counted(text) == {"example_secrets": 1}
 
 
+def test_a_key_behind_headers_is_one_and_a_line_of_colons_costs_no_time():
+    begin, key = "-----BEGIN RSA PRIVATE KEY-----", f"{BODY}\n" * 3
+    for headers in ("\nProc-Type: 4,ENCRYPTED\nDEK-Info: AES-128-CBC,93F1\n\n", " Version: 1 Comment: none "):
+        assert counted(begin + headers + key) == {"secrets": 1}
+    assert counted(begin + "A: " * 130) == {"example_secrets": 1}
+
+
+@pytest.mark.parametrize("kind", SECRETS)
+def test_what_is_shown_has_the_kind_in_place_of_a_secret(kind: str):
+    shown = without_secrets(f"Use this:\n{SECRETS[kind]}\nand go on, a@b.de.")
+    assert f"[{kind}]" in shown and BODY[4:12] not in shown
+    assert shown.startswith("Use this:\n") and shown.endswith("\nand go on, a@b.de.")
+    assert without_secrets("AKIAIOSFODNN7EXAMPLE") == "AKIAIOSFODNN7EXAMPLE"
+
+
 def test_a_value_counts_once_however_often_and_however_it_is_written():
     assert counted("m.huber@stadtwerke-x.de or m.huber@stadtwerke-x.de") == {"emails": 1}
     assert counted("+1 415 867 5309, that is (415) 867-5309") == {"phone_numbers": 1}
@@ -151,5 +169,9 @@ def test_values_are_never_stored(catalog: Catalog, kedge):
         f"{len(values)} secret(s) in what the model learns to say"
     )
     assert "1 e-mail" in reasons(catalog, "personal_data")
+    for name in ("secrets_in_answer", "personal_data"):
+        told = samples(catalog, judge_all(catalog, name), [name])[name]
+        assert told and not [value for value in values.values() if value in str(told)], "nor are secrets shown"
+        assert "[GitHub token]" in str(told) and "postgres://app:[password in a URL]@db7" in str(told)
     adopted = {rule.name for rule in load_rules(catalog)}
     assert "secrets_in_answer" in adopted and "personal_data" not in adopted

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import math
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -12,6 +14,14 @@ from hypothesis import strategies as st
 from statsmodels.stats.contingency_tables import mcnemar
 
 from curation import statistics as s
+
+
+@pytest.fixture(scope="module", autouse=True)
+def what_lives_before_is_left_alone() -> Iterator[None]:
+    """statsmodels collects garbage at every correction for several tests, and would walk all that the session holds."""
+    gc.freeze()
+    yield
+    gc.unfreeze()
 
 
 def test_the_paired_error_is_the_plain_one_where_every_item_is_its_own_cluster():

@@ -192,7 +192,7 @@ def test_rows_that_are_split_or_cut_another_way_are_compared_before_step_1_too(
 
     from curation.auditing.gate import audit_run, run_subject
     from curation.runs import Run
-    from trainers import comparing, trl_sft_process
+    from trainers.process import comparing, rows
 
     datasets.disable_progress_bars()
     write_run(project, "way", tiny_model, max_length=64, **WAYS[way])
@@ -207,9 +207,9 @@ def test_rows_that_are_split_or_cut_another_way_are_compared_before_step_1_too(
     tokenizer.chat_template = job["template"]
     args = SFTConfig(str(project / "out"), use_cpu=True, bf16=False, report_to="none",
                      **{"assistant_only_loss": True, **job["config"]})  # fmt: skip
-    trainer = SFTTrainer(str(tiny_model), args=args, train_dataset=trl_sft_process.dataset(job),
+    trainer = SFTTrainer(str(tiny_model), args=args, train_dataset=rows.conversations(job, job["parts"]),
                          processing_class=tokenizer)  # fmt: skip
-    assert comparing.differences(trainer.train_dataset, job) == []
+    assert comparing.documents(trainer.train_dataset, job) == []
     fates = pq.read_table(job["fates"])
     assert {"cut", "split"} & set(fates["fate"].to_pylist())
 
@@ -233,7 +233,7 @@ def test_plain_text_is_trained_from_a_checkpoint_in_two_processes(project: Path,
     ("mixtur: sums\n", "did you mean 'mixture'"),
     ("trainer: {name: trl_stf}\nmixture: sums\nbase: x\n", "did you mean 'trl_sft'"),
     ("trainer: {name: trl_sft, learning_rat: 1}\nmixture: sums\nbase: x\n", "did you mean 'learning_rate'"),
-    ("trainer: {name: trl_sft}\nmixture: sums\nbase: x\nparent: y\n", "exactly one of 'base' and 'parent'"),
+    ("trainer: {name: trl_sft}\nmixture: sums\nbase: x\nparent: y\n", "exactly one of 'base', 'parent' and 'extends'"),
     ("trainer: {name: trl_sft, output_dir: x}\nmixture: sums\nbase: x\n", "is set by kedge"),
 ])  # fmt: skip
 def test_a_run_file_with_a_mistake_is_one_clear_error(project: Path, kedge, text: str, expected: str):

@@ -174,7 +174,9 @@ def test_the_first_role_of_a_perturbed_puzzle_is_flipped():
 
 def test_huge_hostile_texts_are_judged_in_time_that_is_linear_in_them():
     texts = ["\\boxed{" * 20_000, "(" * 50_000, "1 " * 20_000, "$" * 20_000, "answer is " * 10_000, "9" * 50_000,
-             "\\boxed{1}" * 10_000, "<answer>" * 10_000, "a knight " * 10_000, "x\n" * 20_000]  # fmt: skip
+             "\\boxed{1}" * 10_000, "<answer>" * 10_000, "a knight " * 10_000, "x\n" * 20_000,
+             "answer" + " " * 20_000 + "x", "option" + " " * 20_000 + "x", "\n" * 20_000,
+             "\\boxed{a" + " " * 20_000 + "x}", "Bob is a knight " * 10_000]  # fmt: skip
     judged = judge_all([Item(verifier, text, gold) for verifier, gold in
                         (("numeric", "2"), ("choice", "A"), ("logic", PUZZLE), ("exact", "x"), ("math", "2"))
                         for text in texts])  # fmt: skip
