@@ -34,6 +34,8 @@ LONG_FILES = (
     "test_real_journey",
     "test_engines_give_the_same_bytes",
     "test_parity_with_verl",
+    "test_trl_trains_in_two_processes",
+    "test_training_survives_faults",
     "test_verl_sees_the_rows_that_were_audited",
     "test_killed_commands_finish",
     "test_scale_benchmark_runs",
