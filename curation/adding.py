@@ -15,9 +15,10 @@ from curation.catalog import Catalog
 from curation.config import Project, find_project, shown
 from curation.console import out, print_json
 from curation.errors import UserError, did_you_mean
-from curation.ingest import IngestReport, ingest, visible_files
+from curation.ingest import IngestReport, ingest
 from curation.outputs import write_atomically
 from curation.recognising import Recognised, reader_of, recognise_file, shape_for
+from curation.source_files import visible_files
 
 HEADER = (
     "# Written by 'kedge add'; edit it and run 'kedge add {name}' again. licence: an SPDX id or unknown;\n"

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import threading
 import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from curation.errors import InstrumentError
 
 COMMAND_PID = "KEDGE_COMMAND_PID"
 # glibc gives large blocks back to the kernel at every free and takes them again at every step; kept instead, a small
@@ -39,3 +44,34 @@ def _alive(pid: int) -> bool:
     except PermissionError:
         return True
     return True
+
+
+def run_followed(command: Sequence[str], log: Path, environment: dict[str, str], what: str, done: Callable[[], int],
+                 advance: Callable[[int], None], cwd: Path | None = None) -> None:  # fmt: skip
+    """Run a process to its end, all that it prints in `log`; `advance` gets what `done` (units finished so far) grew
+    by. Raises InstrumentError with `what` and the last error of the log where it fails."""
+    with log.open("wb") as stream:
+        process = subprocess.Popen(command, cwd=cwd, env=environment, stdin=subprocess.DEVNULL, stdout=stream,
+                                   stderr=subprocess.STDOUT)  # fmt: skip
+        try:
+            known, ended = 0, False
+            while not ended:
+                ended = process.poll() is not None
+                now = done()
+                advance(now - known)
+                known = now
+                time.sleep(0 if ended else 0.1)
+        finally:
+            if process.poll() is None:
+                process.kill()
+                process.wait()
+    if process.returncode != 0:
+        raise InstrumentError(f"{what} ended with exit code {process.returncode}: {last_error(log)}",
+                              "mend the cause, then run the same command again")  # fmt: skip
+
+
+def last_error(log: Path) -> str:
+    """The last line of a log that names an error, else its last line."""
+    lines = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()]
+    errors = [line for line in lines if "Error" in line or "error:" in line]
+    return (errors or lines or ["it wrote nothing"])[-1][:500]

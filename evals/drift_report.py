@@ -14,7 +14,7 @@ from curation.config import shown
 from curation.console import out, print_json, table
 from curation.fingerprint import fingerprint
 from curation.outputs import Manifest
-from curation.reports.page import PALETTE, figure, render, svg
+from curation.reports.page import PALETTE, figure, finite, render, svg
 from curation.statistics import Interval
 from evals.drift import DriftReport
 from evals.flips import marked
@@ -33,15 +33,7 @@ def as_json(report: DriftReport) -> dict[str, Any]:
     value["instrument"] = [str(problem) for problem in report.instrument]
     value["margins"] = [asdict(item) | {"line": item.line} for item in report.margins]
     value["judgements"] = {name: report.judgement(name) for name in own(report)}
-    return dict(_finite(value))
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+    return dict(finite(value))
 
 
 def own(report: DriftReport) -> list[str]:

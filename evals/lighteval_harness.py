@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from importlib.metadata import version as installed
 from pathlib import Path
@@ -17,7 +15,7 @@ from pydantic import Field
 
 from curation.catalog import write_parquet
 from curation.errors import InstrumentError, UserError
-from curation.launching import model_environment
+from curation.launching import model_environment, run_followed
 from evals import Harness, Job, Request, RequestSet, Response
 from evals.lighteval_tasks import JOB_VARIABLE, task_name
 
@@ -42,21 +40,10 @@ class LightEvalHarness(Harness):
         require_lighteval()
         path = self._write_job(job, work)
         log = work / "log.txt"
-        command = [sys.executable, "-m", "evals.lighteval_process", str(path)]
-        with log.open("wb") as stream:
-            process = subprocess.Popen(
-                command, cwd=work, env=self._environment(path, work), stdin=subprocess.DEVNULL, stdout=stream,
-                stderr=subprocess.STDOUT,
-            )  # fmt: skip
-            try:
-                _follow(process, work / "progress", advance)
-            finally:
-                if process.poll() is None:
-                    process.kill()
-                    process.wait()
-        if process.returncode != 0:
-            raise InstrumentError(f"LightEval ended with exit code {process.returncode}: {_last_error(log)}",
-                                  "mend the cause, then run the same command again")  # fmt: skip
+        progress = work / "progress"  # a byte for each sample
+        run_followed([sys.executable, "-m", "evals.lighteval_process", str(path)], log, self._environment(path, work),
+                     "LightEval", lambda: progress.stat().st_size if progress.exists() else 0, advance,
+                     cwd=work)  # fmt: skip
         return {item.name: list(_responses(work, index, item, job.stop_ids)) for index, item in enumerate(job.sets)}
 
     def _environment(self, path: Path, work: Path) -> dict[str, str]:
@@ -112,25 +99,6 @@ REQUESTS = pa.schema(
 
 def _line(request: Request) -> dict[str, Any]:
     return {name: getattr(request, name) for name in REQUESTS.names}
-
-
-def _follow(process: subprocess.Popen[bytes], progress: Path, advance: Callable[[int], None]) -> None:
-    done = 0
-    while True:
-        ended = process.poll() is not None
-        size = progress.stat().st_size if progress.exists() else 0
-        if size > done:
-            advance(size - done)
-            done = size
-        if ended:
-            return
-        time.sleep(0.1)
-
-
-def _last_error(log: Path) -> str:
-    lines = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()]
-    errors = [line for line in lines if "Error" in line or "error:" in line]
-    return (errors or lines or ["it wrote nothing"])[-1][:500]
 
 
 def _responses(work: Path, index: int, item: RequestSet, stop_ids: tuple[int, ...]) -> Iterator[Response]:

@@ -18,7 +18,7 @@ from curation.checkpoints import Checkpoint
 from curation.errors import UserError
 from curation.fingerprint import fingerprint
 from curation.outputs import Manifest
-from curation.reports.page import PALETTE, figure, render, svg
+from curation.reports.page import PALETTE, figure, finite, render, svg
 from evals.pairs import PART, PROBE
 from evals.reward_models import (
     Figures,
@@ -195,15 +195,7 @@ def as_json(report: RewardReport) -> dict[str, Any]:
     value = asdict(report)
     for made, item in zip(report.probes, value["probes"], strict=True):
         item["verdict"] = made.verdict
-    return dict(_finite(value))
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+    return dict(finite(value))
 
 
 def publish(catalog: Catalog, report: RewardReport, to: Path | None) -> Path:

@@ -5,9 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import shutil
-import subprocess
 import sys
-import time
 from collections.abc import Callable, Sequence
 from importlib.metadata import version as installed
 from pathlib import Path
@@ -17,9 +15,8 @@ import pyarrow as pa
 
 from curation.catalog import Catalog, write_parquet
 from curation.checkpoints import Checkpoint
-from curation.errors import InstrumentError
 from curation.fingerprint import fingerprint
-from curation.launching import model_environment
+from curation.launching import model_environment, run_followed
 from evals.pairs import LIKELIHOOD, MEAN_LIKELIHOOD, PART, REWARD, Asked, PairTask, ask, pair_tables
 from evals.prompting import Prompting
 from evals.scores import scores_fingerprint, scores_folder, write_scores
@@ -122,32 +119,9 @@ def run_process(job: Path, num_parts: Callable[[], int], advance: Callable[[int]
                 "PYTHONHASHSEED": "0", "CUBLAS_WORKSPACE_CONFIG": ":4096:8"}  # fmt: skip
     if json.loads(job.read_text())["device"] == "cpu":
         settings["CUDA_VISIBLE_DEVICES"] = ""
-    log = job.with_name("log.txt")
-    with log.open("wb") as stream:
-        process = subprocess.Popen([sys.executable, "-m", "evals.scoring_process", str(job)], stdout=stream,
-                                   env=model_environment(settings), stdin=subprocess.DEVNULL,
-                                   stderr=subprocess.STDOUT)  # fmt: skip
-        try:
-            done, ended = 0, False
-            while not ended:
-                ended = process.poll() is not None
-                now = num_parts()
-                advance((now - done) * SEQUENCES_PER_PART)
-                done = now
-                time.sleep(0 if ended else 0.1)
-        finally:
-            if process.poll() is None:
-                process.kill()
-                process.wait()
-    if process.returncode != 0:
-        raise InstrumentError(f"scoring pairs ended with exit code {process.returncode}: {_last_error(log)}",
-                              "mend the cause, then run the same command again")  # fmt: skip
-
-
-def _last_error(log: Path) -> str:
-    lines = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()]
-    errors = [line for line in lines if "Error" in line]
-    return (errors or lines or ["it wrote nothing"])[-1][:500]
+    run_followed([sys.executable, "-m", "evals.scoring_process", str(job)], job.with_name("log.txt"),
+                 model_environment(settings), "scoring pairs", lambda: num_parts() * SEQUENCES_PER_PART,
+                 advance)  # fmt: skip
 
 
 def _values(folder: Path, order: list[tuple[int, int]], pairs: Sequence[Asked], *,

@@ -167,7 +167,8 @@ def test_a_tokenizer_saved_in_other_bytes_is_the_same_tokenizer(pair, tmp_path: 
     other = tmp_path / "other"
     shutil.copytree(b, other)
     (other / "tokenizer.json").write_text(json.dumps(json.loads((a / "tokenizer.json").read_text()), indent=4))
-    merge_linear([a, other], [0.5, 0.5], tmp_path / "merged")
+    assert merge_linear([a, other], [0.5, 0.5], tmp_path / "merged") == merge_linear(
+        [a, b], [0.5, 0.5], tmp_path / "same bytes")  # fmt: skip
 
 
 @pytest.mark.parametrize(("number", "dtype"), [(float("nan"), "float32"), (float("inf"), "float32"), (9e9, "float16")])

@@ -42,9 +42,7 @@ ODD: list[dict[str, Any]] = [
 
 @pytest.fixture(scope="module", autouse=True)
 def without_accelerator() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in kedge_project.environment().items():
-            patch.setenv(name, value)
+    with kedge_project.without_accelerator():
         yield
 
 

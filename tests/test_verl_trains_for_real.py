@@ -40,9 +40,7 @@ SAVED = 30  # steps between checkpoints: more of them than can be merged meanwhi
 @pytest.fixture(scope="module", autouse=True)
 def without_accelerator() -> Iterator[None]:
     """verl's processes find the platform and the rollout of these tests."""
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in kedge_project.environment().items():
-            patch.setenv(name, value)
+    with kedge_project.without_accelerator():
         yield
 
 

@@ -99,6 +99,14 @@ class TRLTrainer(Trainer):
                     process.wait()
 
 
+class TRLGeneratingTrainer(TRLTrainer):
+    """A trainer of TRL whose policy answers prompts while it is trained."""
+
+    max_completion_length: int = Field(default=512, ge=1)
+    temperature: float = Field(default=1.0, gt=0)
+    learning_rate: float = Field(default=1e-6, gt=0)
+
+
 def sharding(name: str) -> dict[str, Any]:
     """A DeepSpeed or FSDP configuration by its name in catalogs/sharding/, or by the path of a JSON or YAML file."""
     known = {path.stem: path for path in sorted((SHIPPED / "sharding").glob("*.yaml"))}

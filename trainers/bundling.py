@@ -60,7 +60,8 @@ def _common(training: Training, job: dict[str, Any], folder: Path) -> None:
 
 
 def _trl(training: Training, job: dict[str, Any], folder: Path) -> None:
-    from trainers.process.trl import KINDS
+    from trainers.process.models import lora_arguments
+    from trainers.process.trl import KINDS, options
 
     kind = KINDS[job["trainer"]]
     (folder / "data").mkdir()
@@ -68,11 +69,8 @@ def _trl(training: Training, job: dict[str, Any], folder: Path) -> None:
         if job[name]:
             rows = kind.rows(job, job[name]).with_format("arrow")[:]
             write_parquet(folder / "data" / f"{'train' if name == 'parts' else name}.parquet", rows)
-    lora = None if job["lora"] is None else _lora(job)
-    config = {"gradient_checkpointing": False, "report_to": "none"} | job["config"]
-    if job["kwargs"] and job["stage"] == "rlvr":
-        config |= {"chat_template_kwargs": job["kwargs"]}
-    given = {"config": config, "dtype": job["dtype"], "lora": lora, "job": {
+    lora = None if job["lora"] is None else lora_arguments(job)
+    given = {"config": options(job), "dtype": job["dtype"], "lora": lora, "job": {
         name: job[name] for name in ("rewards", "record", "trainer", "stage")}}  # fmt: skip
     (folder / "config.json").write_text(json.dumps(given, indent=1, sort_keys=True))
     if job["rewards"]:
@@ -95,11 +93,6 @@ def _trl(training: Training, job: dict[str, Any], folder: Path) -> None:
     (folder / "requirements.txt").write_text("\n".join(lines) + "\n")
     readme = _environment().get_template("README.md.j2")
     (folder / "README.md").write_text(readme.render(run=training.run.name, start=start.id, roles=roles) + "\n")
-
-
-def _lora(job: dict[str, Any]) -> dict[str, Any]:
-    task = "SEQ_CLS" if job["trainer"] == "trl_reward" else "CAUSAL_LM"
-    return {"task_type": task} | {name: value for name, value in job["lora"].items() if name != "bits"}
 
 
 def _own_requirements() -> list[str]:

@@ -15,7 +15,7 @@ from curation.console import out, print_json, say
 from curation.errors import EXIT_OK, InstrumentError, UserError
 from curation.outputs import write_atomically
 from trainers import Launch
-from trainers.training import Training, job_of, prepared
+from trainers.training import Training, job_of, prepared, why_it_failed
 
 STEPS = 3
 REPORT = "rehearsal.json"
@@ -40,9 +40,8 @@ def rehearse(name: str, as_json: bool) -> dict[str, Any]:
         code = training.trainer.launch(launch)
     report = folder / REPORT
     if code != EXIT_OK or not report.is_file():
-        lines = (folder / "process.log").read_text(errors="replace").strip().splitlines()
-        raise InstrumentError(f"the rehearsal ended with {code}: {lines[-1] if lines else 'no message'}",
-                              f"see {shown(folder / 'process.log')}")  # fmt: skip
+        raise InstrumentError(f"the rehearsal ended with {code}: {why_it_failed(job, launch.log)}",
+                              f"see {shown(launch.log)}")  # fmt: skip
     found: dict[str, Any] = json.loads(report.read_text())
     found["seconds_per_step"] = float(np.median(found["seconds"][1:] or found["seconds"]))
     write_atomically(training.folder / REPORT, json.dumps(found, indent=1, sort_keys=True).encode())

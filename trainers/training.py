@@ -233,13 +233,19 @@ def run_process(training: Training, job: dict[str, Any]) -> None:
         raise GateFailed(f"a monitor stopped {run.name}", f"see {shown(folder / 'report.html')}; the same command goes "
                          "on from where it stopped, --from RUN@STEP goes back", where=run.where)  # fmt: skip
     if code != EXIT_OK:  # a launcher of several processes has an exit code of its own
-        failure, log = Path(job["failure"]), folder / "process.log"
-        text = (failure if failure.is_file() else log).read_text(errors="replace").strip()
-        if failure.is_file() and text.startswith(DIFFERENT):
-            raise InstrumentError(text, f"run: kedge audit {run.name}, and report it if it stays")
-        said = text if failure.is_file() else (text.splitlines() or ["no message"])[-1]
-        raise InstrumentError(f"the training process ended with {code}: {said[:1000]}",
-                              f"see {shown(log)}; the same command goes on")  # fmt: skip
+        said = why_it_failed(job, launch.log)
+        if said.startswith(DIFFERENT):
+            raise InstrumentError(said, f"run: kedge audit {run.name}, and report it if it stays")
+        raise InstrumentError(f"the training process ended with {code}: {said}",
+                              f"see {shown(launch.log)}; the same command goes on")  # fmt: skip
+
+
+def why_it_failed(job: dict[str, Any], log: Path) -> str:
+    """What the process wrote down as its failure, else the last line of its log."""
+    failure = Path(job["failure"])
+    if failure.is_file():
+        return failure.read_text(errors="replace").strip()[:1000]
+    return (log.read_text(errors="replace").strip().splitlines() or ["no message"])[-1][:1000]
 
 
 def _watch(path: Path, name: str, total: int | None, stop: threading.Event) -> None:

@@ -4,17 +4,11 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from pydantic import Field
-
-from trainers._trl import TRLTrainer
+from trainers._trl import TRLGeneratingTrainer
 
 
-class TRLDistillation(TRLTrainer):
+class TRLDistillation(TRLGeneratingTrainer):
     """Options of `trl.DistillationConfig` under its own names."""
 
     version: ClassVar[int] = 1
     config_class: ClassVar[str] = "DistillationConfig"
-
-    max_completion_length: int = Field(default=512, ge=1)
-    temperature: float = Field(default=1.0, gt=0)
-    learning_rate: float = Field(default=1e-6, gt=0)

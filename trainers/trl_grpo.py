@@ -6,17 +6,14 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from trainers._trl import TRLTrainer
+from trainers._trl import TRLGeneratingTrainer
 
 
-class TRLGRPO(TRLTrainer):
+class TRLGRPO(TRLGeneratingTrainer):
     """Options of `trl.GRPOConfig` under its own names."""
 
     version: ClassVar[int] = 1
     config_class: ClassVar[str] = "GRPOConfig"
 
     num_generations: int = Field(default=8, ge=2)
-    max_completion_length: int = Field(default=512, ge=1)
-    temperature: float = Field(default=1.0, gt=0)
-    learning_rate: float = Field(default=1e-6, gt=0)
     beta: float = Field(default=0.0, ge=0)

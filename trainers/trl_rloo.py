@@ -6,16 +6,13 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from trainers._trl import TRLTrainer
+from trainers._trl import TRLGeneratingTrainer
 
 
-class TRLRLOO(TRLTrainer):
+class TRLRLOO(TRLGeneratingTrainer):
     """Options of `trl.RLOOConfig` under its own names."""
 
     version: ClassVar[int] = 1
     config_class: ClassVar[str] = "RLOOConfig"
 
     num_generations: int = Field(default=2, ge=2)
-    max_completion_length: int = Field(default=512, ge=1)
-    temperature: float = Field(default=1.0, gt=0)
-    learning_rate: float = Field(default=1e-6, gt=0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -51,3 +52,12 @@ def svg(drawing: Figure) -> Markup:
     drawing.savefig(stream, format="svg", metadata={"Date": None, "Creator": None})
     text = stream.getvalue()
     return Markup(text[text.index("<svg") :])
+
+
+def finite(value: Any) -> Any:
+    """A report's mappings, lists and tuples as JSON takes them: floats that are no finite number become null."""
+    if isinstance(value, dict):
+        return {key: finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -105,7 +105,7 @@ ATTACKS: tuple[tuple[str, str], ...] = (
     ("breaks the interpreter", "import os\nos.kill(0, 9)"),
     ("breaks the interpreter", "def f(): pass\nf.__code__ = f.__code__.replace(co_code=b'\\x00' * 64)\nf()"),
     ("no code", "def {name}(*a, **k): ..."),
-    ("no code", "raise NotImplementedError"),
+    ("no code", "raise NotImplementedError"),  # what a model writes that gives up
 )  # fmt: skip
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 
 from curation import cli
@@ -47,6 +50,15 @@ CRITIC: dict[str, Any] = {
     "critic.strategy": "fsdp2", "critic.model.use_remove_padding": False, "critic.ppo_micro_batch_size_per_gpu": 2,
     "critic.model.override_config.attn_implementation": "sdpa",
 }  # fmt: skip
+
+
+@contextlib.contextmanager
+def without_accelerator() -> Iterator[None]:
+    """Let verl's processes find the platform and the rollout of these tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in environment().items():
+            patch.setenv(name, value)
+        yield
 
 
 def environment() -> dict[str, str]:

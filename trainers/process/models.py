@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-Job = dict[str, Any]
+from trainers.process import Job
 
 
 def tokenizer(job: Job) -> Any:
@@ -55,5 +55,10 @@ def lora(job: Job) -> Any:
         return None
     from peft import LoraConfig
 
+    return LoraConfig(**lora_arguments(job))
+
+
+def lora_arguments(job: Job) -> dict[str, Any]:
+    """The arguments of peft.LoraConfig under the run's `lora`; `bits` is said of the base."""
     task = "SEQ_CLS" if job["trainer"] == "trl_reward" else "CAUSAL_LM"
-    return LoraConfig(task_type=task, **{name: value for name, value in job["lora"].items() if name != "bits"})
+    return {"task_type": task} | {name: value for name, value in job["lora"].items() if name != "bits"}

@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-Job = dict[str, Any]
+from trainers.process import Job
 
 
 def callbacks(job: Job) -> list[Any]:

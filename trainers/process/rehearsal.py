@@ -9,7 +9,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-Job = dict[str, Any]
+from trainers.process import Job
+
 NUM_ANSWERS = 5
 NEW_TOKENS = 256  # where the run has no limit of its own
 TOLERANCE = 1e-5

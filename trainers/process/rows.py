@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import Any
+from uuid import UUID
 
-Job = dict[str, Any]
+from trainers.process import Job
+
 Row = dict[str, Any]
 
 
@@ -92,5 +94,5 @@ def _beside(row: Row, job: Job) -> Row:
     return tools | ({"chat_template_kwargs": job["kwargs"]} if job["kwargs"] else {})
 
 
-def _hex(row_id: Any) -> str:
-    return str(row_id.hex) if hasattr(row_id, "hex") and not callable(row_id.hex) else str(row_id)
+def _hex(row_id: UUID | str) -> str:
+    return row_id.hex if isinstance(row_id, UUID) else row_id

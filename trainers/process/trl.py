@@ -11,10 +11,8 @@ from typing import Any
 
 from curation.errors import EXIT_FAILED, EXIT_INSTRUMENT
 from curation.launching import die_with_command
-from trainers.process import comparing, models, rehearsal, rows
+from trainers.process import Job, comparing, models, rehearsal, rows
 from trainers.process.recording import callbacks, tell_failure
-
-Job = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -113,8 +111,12 @@ def arguments(job: Job) -> dict[str, Any]:
     import torch
 
     device = {} if torch.cuda.is_available() else {"use_cpu": True, "bf16": False}
-    own = {"output_dir": job["output"], "disable_tqdm": True, "save_strategy": "steps"}
-    more = {"chat_template_kwargs": job["kwargs"]} if job["kwargs"] and job["stage"] == "rlvr" else {}
+    return options(job) | device | {"output_dir": job["output"], "disable_tqdm": True, "save_strategy": "steps"}
+
+
+def options(job: Job) -> dict[str, Any]:
+    """The run's options over kedge's defaults, wherever it is trained."""
     # transformers would show the mean of the last losses in the place of one that is no number
     defaults = {"gradient_checkpointing": False, "report_to": "none", "logging_nan_inf_filter": False}
-    return defaults | job["config"] | device | own | more
+    more = {"chat_template_kwargs": job["kwargs"]} if job["kwargs"] and job["stage"] == "rlvr" else {}
+    return defaults | job["config"] | more
