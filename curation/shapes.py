@@ -22,6 +22,7 @@ from curation.conversations import (
     text_of,
     transcript,
 )  # fmt: skip
+from curation.step_records import is_prm800k, is_stepwise, prm800k, stepwise
 
 Fields = dict[str, Any]
 CHAT_KEYS = ("messages", "conversations", "conversation")
@@ -309,6 +310,8 @@ SHAPES: dict[str, Shape] = {
         Shape("verl", ("rlvr",), _has("prompt", "reward_model", "data_source"), _verl),
         Shape("verifiable", ("rlvr",), lambda record: "prompt" in record and "ground_truth" in record
               and not any(first(record, names) for names in SIDES.values()), _verifiable),
+        Shape("prm800k", ("preference",), is_prm800k, prm800k),
+        Shape("stepwise", ("preference",), is_stepwise, stepwise),
         Shape("hh_rlhf", ("preference",), _is_transcripts, _hh),
         Shape("preference", ("preference",),
               lambda record: all(first(record, names) for names in SIDES.values()), _preference),
