@@ -120,5 +120,24 @@ def test_a_bundle_trains_without_kedge_and_its_checkpoints_come_back_with_their_
     done = subprocess.run([sys.executable, "-c", hidden, str(tiny_model)], cwd=tmp_path / "bundle", text=True,
                           capture_output=True, check=False)  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
-    record = json.loads((tmp_path / "bundle" / "out" / "checkpoint-1" / "kedge.json").read_text())
-    assert record["run"] == "lora" and record["mixture"].startswith("pairs@")
+    made = tmp_path / "bundle" / "out" / "checkpoint-1"
+    code, _, err = kedge("checkpoint", "add", made, "--run", "lora")
+    assert code == 0, err
+    here, there = checkpoints.find(inside, "lora@2"), checkpoints.find(inside, "lora@1")
+    assert str(there.mixture).startswith("pairs@") and there.folder(inside) == made
+    own = {"step", "path", "weights_hash"}
+    assert there.model_dump(exclude=own) == here.model_dump(exclude=own)
+
+
+def test_a_run_that_extends_another_is_not_bundled_without_its_optimizer(
+    inside: Catalog, project: Path, kedge, tiny_model: Path, tmp_path: Path
+):
+    write_run(project, "on", tiny_model, "trl_dpo", "pairs", {**OPTIONS, "max_steps": 8}, {})
+    path = project / "catalogs" / "runs" / "on.yaml"
+    value = yaml.safe_load(path.read_text())
+    del value["base"]
+    path.write_text(yaml.safe_dump({**value, "extends": "lora"}))
+    assert kedge("audit", "on")[0] == 0
+    code, _, err = kedge("train", "on", "--bundle", tmp_path / "bundle")
+    assert code == 2 and "train it here, or name the checkpoint as parent" in err
+    assert not (tmp_path / "bundle").exists()

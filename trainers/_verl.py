@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any, ClassVar
 
 from pydantic import ConfigDict, model_validator
@@ -70,6 +71,11 @@ class VerlTrainer(Trainer):
         from trainers.process.verl_prepare import prepare
 
         prepare(job, self.entry)
+
+    def bundle(self, job: dict[str, Any], folder: Path) -> None:
+        from trainers.bundling_verl import write
+
+        write(job, self.entry, folder)
 
     def command(self, launch: Launch) -> list[str]:
         return [sys.executable, "-m", "trainers.process.verl_process", str(launch.job)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,9 @@ from curation.console import out, print_json, say
 from curation.errors import EXIT_OK, InstrumentError, UserError
 from curation.outputs import write_atomically
 from trainers import Launch
+from trainers._trl import TRLTrainer
+from trainers._verl import VerlTrainer
+from trainers.process import verl_data, verl_rehearsal
 from trainers.training import Training, job_of, prepared, why_it_failed
 
 STEPS = 3
@@ -26,7 +30,7 @@ def rehearse(name: str, as_json: bool) -> dict[str, Any]:
     whether answers end. The figures lie beside the run as rehearsal.json, where `kedge plan` takes them. Nothing is
     registered. Raises InstrumentError where a step fails or the saved checkpoint is not the model."""
     training = prepared(Catalog(find_project()), name)
-    if not training.run.trainer_name.startswith("trl_"):
+    if not isinstance(training.trainer, TRLTrainer | VerlTrainer):
         raise UserError(f"{training.run.trainer_name} has no rehearsal", "give it max_steps in a run of its own",
                         where=training.run.where)  # fmt: skip
     folder = training.folder / "rehearsal"
@@ -45,7 +49,8 @@ def rehearse(name: str, as_json: bool) -> dict[str, Any]:
     found: dict[str, Any] = json.loads(report.read_text())
     found["seconds_per_step"] = float(np.median(found["seconds"][1:] or found["seconds"]))
     write_atomically(training.folder / REPORT, json.dumps(found, indent=1, sort_keys=True).encode())
-    shutil.rmtree(folder / "weights", ignore_errors=True)
+    for path in (folder / "weights", folder / "verl" / "state"):
+        shutil.rmtree(path, ignore_errors=True)
     if not found["checkpoint_same"]:
         share = found["checkpoint_difference"]
         raise InstrumentError(f"the saved checkpoint is not the trained model: logits differ by {share:.2g} of the "
@@ -57,18 +62,27 @@ def rehearse(name: str, as_json: bool) -> dict[str, Any]:
 def _job(training: Training, folder: Path) -> dict[str, Any]:
     job = job_of(training)
     (folder / "weights").mkdir()
-    batch = job["config"].get("per_device_train_batch_size", 8) * job["config"].get("gradient_accumulation_steps", 1)
-    job["config"] |= {"max_steps": STEPS, "save_steps": STEPS, "logging_steps": 1, "eval_strategy": "no"}
     job |= {name: str(folder / Path(job[name]).name) for name in ("progress", "failure", "stop", "evidence")}
     job |= {"output": str(folder / "weights"), "resume": None}
-    only = longest_rows(training.fates, STEPS * batch * training.run.file.num_processes)
+    config = job["config"]
+    if isinstance(training.trainer, VerlTrainer):
+        entry = training.trainer.entry
+        batch = config.get("data.train_batch_size", verl_rehearsal.BATCH[entry])
+        job["config"] = verl_rehearsal.settings(config, entry, STEPS)
+        only = longest_rows(training.fates, STEPS * batch, verl_data.taken(job, entry))
+    else:
+        batch = config.get("per_device_train_batch_size", 8) * config.get("gradient_accumulation_steps", 1)
+        job["config"] = config | {"max_steps": STEPS, "save_steps": STEPS, "logging_steps": 1, "eval_strategy": "no"}
+        only = longest_rows(training.fates, STEPS * batch * training.run.file.num_processes)
     job["rehearsal"] = {"only": only, "report": str(folder / REPORT)}
+    training.trainer.prepare(job)
     write_atomically(folder / "job.json", json.dumps(job, indent=1, sort_keys=True).encode())
     return job
 
 
-def longest_rows(fates: Path, number: int) -> list[int]:
-    """Positions of the rows that the trainer keeps most tokens of, ascending; ties go to the earlier row."""
+def longest_rows(fates: Path, number: int, among: Collection[int] | None = None) -> list[int]:
+    """Positions of the rows (of those `among`, where given) that the trainer keeps most tokens of, ascending; ties go
+    to the earlier row."""
     import pyarrow.parquet as pq
 
     table = pq.read_table(fates, columns=["position", "kept_tokens"])
@@ -76,7 +90,9 @@ def longest_rows(fates: Path, number: int) -> list[int]:
     ranked = sorted(
         zip(tokens["kept_tokens_max"], tokens["position"], strict=True), key=lambda item: (-item[0], item[1])
     )
-    return sorted(position for kept, position in ranked[:number] if kept)
+    allowed = None if among is None else set(among)
+    found = [position for kept, position in ranked if kept and (allowed is None or position in allowed)]
+    return sorted(found[:number])
 
 
 def print_rehearsal(found: dict[str, Any], as_json: bool) -> None:
@@ -89,6 +105,8 @@ def print_rehearsal(found: dict[str, Any], as_json: bool) -> None:
     out.print(
         f"peak memory: {found['peak_memory_bytes'] / 2**30:.2f} GiB on {found['device']}, a process", markup=False
     )
-    out.print(f"checkpoint: saved, loaded, the same logits (difference {found['checkpoint_difference']:.1e})")
+    difference = found["checkpoint_difference"]
+    same = "loaded" if difference is None else f"loaded, the same logits (difference {difference:.1e})"
+    out.print(f"checkpoint: saved, {same}", markup=False)
     if found["answers"]:
         out.print(f"answers: {ended} of {len(found['answers'])} end by themselves", markup=False)

@@ -114,7 +114,8 @@ def answers(model: Any, job: Job) -> list[dict[str, Any]]:
     loaded = tokenizer(job)
     stops = model.generation_config.eos_token_id
     ends = set(stops if isinstance(stops, list) else [stops]) | {loaded.eos_token_id}
-    room = int(job["config"].get("max_completion_length") or NEW_TOKENS)
+    limits = (job["config"].get(name) for name in ("max_completion_length", "data.max_response_length"))
+    room = next((int(limit) for limit in limits if limit), NEW_TOKENS)
     found = []
     for ids in prompts(job):
         with torch.inference_mode():

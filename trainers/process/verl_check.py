@@ -5,6 +5,7 @@ A case {"entry": "cluster"} asks for the resources of the Ray cluster: {"resourc
 {"entry": "rl" or "sft", "settings": {full name: value}, "arguments": Hydra's overrides of them, "data": {"train": rows,
 "val": rows written}, "cpus": logical CPUs that verl reserves, "room": samples that TransferQueue must hold} and, where
 verl's datasets are to be built, "tokenizer": folder, "audited": Parquet of row_id, tokens, ids_hash, "cache": folder.
+With "elsewhere" it is trained in another environment: what this one lacks is no problem.
 
 An answer is {"problems": [{"key", "what", "next", "name", "known"}], "lengths": {"train", "val"}, "differing": [text]}.
 Of a problem with `known`, `name` is none of these names.

@@ -83,11 +83,12 @@ def advanced(job: Job, launch: dict[str, Any], running: Merge | None, failed: se
         else:
             failed.add(running.step)
             shutil.rmtree(running.draft, ignore_errors=True)
-    waiting = [step for step in complete_steps(job) if step not in failed and not _merged(job, step).is_dir()]
+    waiting = [step for step in complete_steps(job) if step not in failed and not merged(job, step).is_dir()]
     return _start(job, launch, waiting[0]) if waiting else None
 
 
-def _merged(job: Job, step: int) -> Path:
+def merged(job: Job, step: int) -> Path:
+    """Where the merged weights of a step lie."""
     return Path(job["output"]) / f"checkpoint-{step}"
 
 
@@ -105,8 +106,8 @@ def _start(job: Job, launch: dict[str, Any], step: int) -> Merge:
 
 
 def publish(job: Job, step: int, draft: Path) -> None:
-    """Put the audited tokenizer and template beside merged weights, move them to their place and register them. What
-    verl trained as LoRA becomes an adapter of the weights that training started from."""
+    """Put the audited tokenizer and template beside merged weights, move them to their place and register them, but for
+    those of a rehearsal. What verl trained as LoRA becomes an adapter of the weights that training started from."""
     adapter = draft / "lora_adapter"
     if adapter.is_dir():
         for path in [*draft.glob("*.safetensors*"), draft / "config.json", draft / "generation_config.json"]:
@@ -117,9 +118,10 @@ def publish(job: Job, step: int, draft: Path) -> None:
         _named_base(job, draft / "adapter_config.json")
     for path in (verl_settings.folder_of(job) / "tokenizer").iterdir():
         shutil.copyfile(path, draft / path.name)
-    target = _merged(job, step)
+    target = merged(job, step)
     draft.rename(target)
-    complete(target, step, job)
+    if "rehearsal" not in job:
+        complete(target, step, job)
 
 
 def _named_base(job: Job, path: Path) -> None:

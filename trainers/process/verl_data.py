@@ -25,12 +25,16 @@ REWARD = pa.struct([("style", pa.string()), ("ground_truth", pa.string())])
 def write(job: Job, entry: str, folder: Path) -> tuple[dict[str, int], list[Row]]:
     """Write train and held-out rows; returns the number of rows written of each split (`train`, `val`) and the rows
     left out: row_id, source, split, tokens, reason. SFT rows whose messages have other keys get files of their own: in
-    one file each would have the keys of all."""
+    one file each would have the keys of all. A rehearsal has the training rows that it names, and none held out."""
     limit = _limit(job, entry)
+    only = set(job["rehearsal"]["only"]) if "rehearsal" in job else None
+    held_out = job["held_out"] if only is None else []
     lengths, out = {}, []
-    for split, parts, fates in (("train", job["parts"], _audited(job)), ("val", job["held_out"], _rendered(job))):
+    for split, parts, fates in (("train", job["parts"], _audited(job)), ("val", held_out, _rendered(job, held_out))):
         kept: list[Row] = []
-        for row, fate in zip(frozen(parts), fates, strict=True):
+        for position, (row, fate) in enumerate(zip(frozen(parts), fates, strict=True)):
+            if only is not None and position not in only:
+                continue
             reason = _reason(fate, limit)
             if reason is None:
                 kept.append(_rl(row, split, len(kept)) if entry == "rl" else _sft(row))
@@ -63,22 +67,28 @@ def _reason(fate: Row, limit: tuple[str, int] | None) -> str | None:
     return "the audit says that verl drops it" if fate["fate"] == "dropped" else None
 
 
+def taken(job: Job, entry: str) -> list[int]:
+    """Positions of the training rows that are not left out, ascending."""
+    limit = _limit(job, entry)
+    return [position for position, fate in enumerate(_audited(job)) if _reason(fate, limit) is None]
+
+
 def _audited(job: Job) -> Iterator[Row]:
     yield from pq.read_table(job["fates"], columns=["tokens", "fate"]).to_pylist()
 
 
-def _rendered(job: Job) -> Iterator[Row]:
+def _rendered(job: Job, parts: list[str]) -> Iterator[Row]:
     """The lengths of held-out rows, which no audit has seen, under the audited tokenizer and template."""
     from curation.fingerprint import hash_bytes
     from curation.rendering import Rendering, Template, load_tokenizer
 
-    if not job["held_out"]:
+    if not parts:
         return
     text = job["template"]
     template = None if text is None else Template("audited", text, hash_bytes(text.encode()))
     rendering = Rendering(load_tokenizer(None, job["tokenizer"]), template, job["path"], job["kwargs"])
     prompts = job["stage"] == "rlvr"
-    for row in frozen(job["held_out"]):
+    for row in frozen(parts):
         made = rendering.render_prompts([row])[0] if prompts else rendering.render(row, job["stage"])
         yield {"tokens": len(made.ids), "fate": "whole", "error": made.error}
 

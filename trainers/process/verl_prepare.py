@@ -15,6 +15,7 @@ from curation import environments
 from curation.config import shown
 from curation.console import say
 from curation.errors import InstrumentError, Problem, UserError, did_you_mean
+from curation.rendering.thoughts import THINK_MARKS
 from trainers.process import verl_data, verl_settings
 
 Job = dict[str, Any]
@@ -30,6 +31,21 @@ MERGED = {"fsdp": "fsdp", "fsdp2": "fsdp", "megatron": "megatron"}  # verl's eng
 def prepare(job: Job, entry: str) -> None:
     """Write everything and check it. Raises UserError with all that verl would not take, InstrumentError where verl
     does not see the rows that were written, or renders them otherwise than the audit."""
+    python, folder = environments.python("verl"), verl_settings.folder_of(job)
+    given, lengths = written(job, entry)
+    command = verl_settings.command(python, entry, given)
+    (folder / "command.txt").write_text(shlex.join(command) + "\n")
+    launch = {"entry": entry, "command": command, "environment": ENVIRONMENT, "cpus": verl_settings.num_cpus(given),
+              "nodes": int(given["trainer.nnodes"]), "gpus": int(given["trainer.n_gpus_per_node"]),
+              "max_steps": verl_settings.max_steps(given, entry, lengths["train"]),
+              "backend": backend(given, entry)}  # fmt: skip
+    (folder / "launch.json").write_text(json.dumps(launch, indent=1, sort_keys=True))
+    _tell(command, verl_settings.on_other_nodes(python, entry, given), folder)
+
+
+def written(job: Job, entry: str, *, elsewhere: bool = False) -> tuple[dict[str, Any], dict[str, int]]:
+    """Write rows, tokenizer and settings and let verl check them: every setting by its full name, and the number of
+    rows written of each split. With `elsewhere` verl runs in another environment: what it lacks here is no problem."""
     python = environments.python("verl")
     _possible(job, entry)
     folder = verl_settings.folder_of(job)
@@ -48,16 +64,14 @@ def prepare(job: Job, entry: str) -> None:
             f"{shown(folder / 'left_out.jsonl')}")  # fmt: skip
     given = verl_settings.settings(job, entry, lengths)
     _sized(given, entry, folder, lengths)
-    _check(python, job, entry, given, lengths)
-    command = verl_settings.command(python, entry, given)
-    (folder / "command.txt").write_text(shlex.join(command) + "\n")
+    _check(python, job, case_of(entry, given, lengths) | {"elsewhere": elsewhere})
     (folder / "settings.json").write_text(json.dumps(given, indent=1, sort_keys=True))
-    launch = {"entry": entry, "command": command, "environment": ENVIRONMENT, "cpus": verl_settings.num_cpus(given),
-              "nodes": int(given["trainer.nnodes"]), "gpus": int(given["trainer.n_gpus_per_node"]),
-              "max_steps": verl_settings.max_steps(given, entry, lengths["train"]),
-              "backend": MERGED.get(_strategy(given, entry), "fsdp")}  # fmt: skip
-    (folder / "launch.json").write_text(json.dumps(launch, indent=1, sort_keys=True))
-    _tell(command, verl_settings.on_other_nodes(python, entry, given), folder)
+    return given, lengths
+
+
+def backend(given: dict[str, Any], entry: str) -> str:
+    """The backend of verl's merger for the checkpoints of a run."""
+    return MERGED.get(_strategy(given, entry), "fsdp")
 
 
 def _possible(job: Job, entry: str) -> None:
@@ -75,8 +89,22 @@ def _possible(job: Job, entry: str) -> None:
     if strategy not in MERGED and strategy in ("veomni", "torchtitan", "automodel"):
         problems.append(Problem(f"verl's merger does not know the checkpoints of '{strategy}'",
                                 f"use {' or '.join(MERGED)}", key="trainer.strategy"))  # fmt: skip
+    hidden = hidden_marks(Path(job["tokenizer"])) if entry == "rl" and job["rewards"] else []
+    if hidden:
+        problems.append(Problem(f"verl decodes answers without special tokens, and {' and '.join(hidden)} are such in "
+                                "this vocabulary: no reward would see where a thought ends", 'set "special": false of them '
+                                "in tokenizer.json (ids stay as they are), and name that tokenizer",
+                                key="tokenizer"))  # fmt: skip
     if problems:
         raise UserError(problems)
+
+
+def hidden_marks(folder: Path) -> list[str]:
+    """The marks of a thought that the tokenizer of a folder calls special tokens."""
+    path = folder / "tokenizer.json"
+    tokens = json.loads(path.read_bytes()).get("added_tokens", []) if path.is_file() else []
+    marks = {mark for pair in THINK_MARKS for mark in pair}
+    return [token["content"] for token in tokens if token["special"] and token["content"] in marks]
 
 
 def _strategy(given: dict[str, Any], entry: str) -> str:
@@ -102,11 +130,10 @@ def case_of(entry: str, given: dict[str, Any], lengths: dict[str, int]) -> dict[
             "room": verl_settings.room(given, lengths) if entry == "rl" else 0}  # fmt: skip
 
 
-def _check(python: Path, job: Job, entry: str, given: dict[str, Any], lengths: dict[str, int]) -> None:
-    folder = verl_settings.folder_of(job)
-    case = case_of(entry, given, lengths) | {
-        "tokenizer": str(folder / "tokenizer"), "audited": str(folder / "audited.parquet"),
-        "cache": str(folder / "cache")}  # fmt: skip
+def _check(python: Path, job: Job, case: dict[str, Any]) -> None:
+    folder, lengths = verl_settings.folder_of(job), case["data"]
+    case |= {"tokenizer": str(folder / "tokenizer"), "audited": str(folder / "audited.parquet"),
+             "cache": str(folder / "cache")}  # fmt: skip
     say("verl checks its settings and rows in its own environment")
     answer = ask(python, {"run": case}, folder)["run"]
     if answer["problems"]:

@@ -23,12 +23,13 @@ import psutil
 
 from curation import environments
 from curation.launching import COMMAND_PID
-from trainers.process import verl_checkpoints, verl_settings
+from trainers.process import verl_checkpoints, verl_rehearsal, verl_settings
 from trainers.process.recording import write_line
 
 Job = dict[str, Any]
 
 POLL_SECONDS = 0.5
+CLOSE_SECONDS = 0.05  # how often a rehearsal, which times the steps, looks for the metrics of the next
 END_SECONDS = 10.0
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
 
@@ -36,7 +37,9 @@ PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
 @dataclass
 class Watch:
     """What is kept in mind over a run: verl and the merge that run now, the file that verl writes its metrics to and
-    how far it is read, the last step told, and why verl was ended (empty where it ended by itself)."""
+    how far it is read, the last step told, and why verl was ended (empty where it ended by itself). `times` are the
+    seconds from the start to the metrics of each step, `peak_bytes` the most that one process below this one held in
+    memory; both are looked at often in a rehearsal alone."""
 
     job: Job
     launch: dict[str, Any]
@@ -49,6 +52,9 @@ class Watch:
     failed: set[int] = field(default_factory=set)
     parent: int = field(default_factory=os.getppid)
     started: float = field(default_factory=time.monotonic)
+    times: list[float] = field(default_factory=list)
+    peak_bytes: int = 0
+    looked: float = 0.0
 
 
 def main(job_path: str) -> int:
@@ -68,15 +74,19 @@ def main(job_path: str) -> int:
                 print(problem, flush=True)
                 return 1
             watch.verl = _started(watch, folder)
-        return _watched(watch)
+        code = _watched(watch)
+        if "rehearsal" in job and not code:
+            verl_rehearsal.report(job, launch, watch.times, watch.peak_bytes)
+        return code
     finally:
         _end_descendants()
 
 
 def _watched(watch: Watch) -> int:
     while True:
-        time.sleep(POLL_SECONDS)
+        time.sleep(CLOSE_SECONDS if "rehearsal" in watch.job else POLL_SECONDS)
         _follow(watch)
+        _weigh(watch)
         watch.merge = verl_checkpoints.advanced(watch.job, watch.launch, watch.merge, watch.failed)
         ended = watch.verl is None or watch.verl.poll() is not None
         if not ended and (reason := _reason_to_end(watch)):
@@ -158,8 +168,20 @@ def _follow(watch: Watch) -> None:
                 break
             watch.read += len(line)
             entry = json.loads(line)
-            watch.step = max(watch.step, int(entry["step"]))
+            if int(entry["step"]) > watch.step:
+                watch.step = int(entry["step"])
+                watch.times.append(time.monotonic() - watch.started)
             write_line(watch.job, int(entry["step"]), watch.launch["max_steps"], entry["data"])
+
+
+def _weigh(watch: Watch) -> None:
+    """In a rehearsal, look every second at what the processes hold in memory."""
+    if "rehearsal" not in watch.job or time.monotonic() - watch.looked < 1:
+        return
+    watch.looked = time.monotonic()
+    for process in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.Error):
+            watch.peak_bytes = max(watch.peak_bytes, process.memory_info().rss)
 
 
 def _last_error(watch: Watch) -> str:

@@ -58,7 +58,7 @@ def registered(case: Case, cfg: Any, problems: Problems) -> None:
         estimator(key, str(name), core_algos, problems)
     problems.tried("algorithm.kl_ctrl", lambda: core_algos.get_kl_controller(algorithm.kl_ctrl),
                    f"verl cannot control the KL term by '{algorithm.kl_ctrl.type}'")  # fmt: skip
-    rollout(cfg, problems)
+    rollout(case, cfg, problems)
     correction(cfg, problems)
 
 
@@ -73,7 +73,7 @@ def estimator(key: str, name: str, core_algos: Any, problems: Problems) -> None:
         problems.add(key, f"verl has no estimator of the KL divergence '{name}'", name=name, known=known)
 
 
-def rollout(cfg: Any, problems: Problems) -> None:
+def rollout(case: Case, cfg: Any, problems: Problems) -> None:
     import verl
     from verl.workers.rollout.base import _ROLLOUT_REGISTRY
 
@@ -85,7 +85,7 @@ def rollout(cfg: Any, problems: Problems) -> None:
         problems.add(key, "is missing", f"use {' or '.join(known)}")
     elif name not in known:
         problems.unknown(key, name, known, "rollout")
-    elif importlib.util.find_spec(ENGINES.get(name, "verl")) is None:
+    elif not case.get("elsewhere") and importlib.util.find_spec(ENGINES.get(name, "verl")) is None:
         step = f"install it there: {sys.executable} -m pip install 'verl[{name}]=={verl.__version__}'"
         problems.add(key, f"{name} is not installed in verl's environment", step)
 
@@ -138,6 +138,8 @@ def attention(case: Case, cfg: Any, problems: Problems) -> None:
     """verl loads models under FlashAttention 2 unless it is told otherwise, and a critic under nothing else."""
     from verl.plugin.platform import get_platform
 
+    if case.get("elsewhere"):
+        return
     if get_platform().vendor_name != "nvidia" or importlib.util.find_spec("flash_attn") is not None:
         return
     install = f"{sys.executable} -m pip install flash-attn --no-build-isolation"
