@@ -6,6 +6,14 @@
 
 CREATE MACRO sample_key(id, seed) AS md5_number_upper(concat(id, ':', seed));
 
+-- One of `folds` parts of equal chance, 0 .. folds - 1, the same for equal keys: disjoint subsets for an ensemble, one
+-- mixture for each member. By prompt, so that no two members learn from answers to one prompt:
+-- SELECT * FROM kept WHERE fold(prompt_hash, 3) = 0
+CREATE MACRO fold(key, folds, seed := 0) AS CASE
+    WHEN folds IS NULL OR folds < 1 OR folds <> floor(folds) THEN error(concat(folds, ' is no number of folds'))
+    ELSE (sample_key(key, concat('fold ', seed)) % folds)::INTEGER
+END;
+
 -- The name itself, or an error where the mixture's stage has no such source.
 CREATE MACRO known_source(name) AS CASE
     WHEN name IN (SELECT known FROM known_sources) THEN name

@@ -239,6 +239,13 @@ def parents(start: Path) -> Iterator[Path]:
     yield from start.parents
 
 
+def project_around() -> Project | None:
+    """The project around the working directory, None where there is none. Raises UserError for a kedge.yaml that is
+    wrong."""
+    inside = any((folder / PROJECT_FILE).is_file() for folder in parents(Path.cwd().resolve()))
+    return find_project() if inside else None
+
+
 def find_project(start: Path | None = None) -> Project:
     """The project around `start` (the working directory by default). Raises UserError naming `kedge init`."""
     here = (start or Path.cwd()).resolve()

@@ -14,14 +14,16 @@ from curation.figures import figures, print_figures
 from curation.queries import single_select, sql_error
 
 if TYPE_CHECKING:
+    from curation.checkpoints import Checkpoint
     from curation.doctoring import Finding
 
 FOLDERS = ("sources", "rules", "mixtures", "benchmarks", "suites", "runs", "probes", "templates", "taxonomies",
-           "skills")  # fmt: skip
+           "skills", "judges")  # fmt: skip
 KINDS = (*FOLDERS, "phrases", "recipes")  # the last two are shipped: a project has none of its own
 SINGULAR = {"taxonomies": "taxonomy"}
 SUFFIXES = {"sources": ".yaml", "rules": ".sql", "mixtures": ".sql", "templates": ".jinja"}
 LAKE_KIND = {"sources": "rows"}
+EXAMINATIONS = ("reward_models", "report.html")  # kind and page of what evals writes of a reward model
 EVIDENCE_SHOWN = 5
 GITIGNORE = "lake/\n"
 
@@ -213,10 +215,21 @@ def _describe(catalog: Catalog, name: str) -> list[dict[str, Any]]:
         found.append(item)
     for checkpoint in checkpoints.every(catalog):
         if name in (checkpoint.id, checkpoint.run) or name in checkpoint.tags:
-            found.append({"kind": "checkpoint", "name": checkpoint.id} | checkpoint.model_dump(exclude={"run", "step"}))
-    known = {plug: entry for kind in registry.KINDS for plug, entry in registry.entries(kind).items()}
-    if name in known:
-        cls = registry.load(known[name].kind, name)
-        found.append({"kind": known[name].kind.removesuffix("s"), "name": name, "version": cls.version,
-                      "options": sorted(cls.model_fields), "text": (cls.__doc__ or "").strip()})  # fmt: skip
+            found.append({"kind": "checkpoint", "name": checkpoint.id} | checkpoint.model_dump(exclude={"run", "step"})
+                         | _examination(catalog, checkpoint))  # fmt: skip
+    for kind in registry.KINDS:
+        if name in registry.entries(kind):
+            cls = registry.load(kind, name)
+            found.append({"kind": kind.removesuffix("s"), "name": name, "version": cls.version,
+                          "options": sorted(cls.model_fields), "text": (cls.__doc__ or "").strip()})  # fmt: skip
     return found
+
+
+def _examination(catalog: Catalog, checkpoint: Checkpoint) -> dict[str, str]:
+    """Where the newest page on a reward model is, if it is about these weights."""
+    kind, page = EXAMINATIONS
+    latest = catalog.latest(kind, checkpoint.id)
+    if latest is None or latest[1].inputs.get("weights") != checkpoint.weights_hash:
+        return {}
+    flags = latest[1].counts.get("flags", 0)
+    return {"examination": f"{shown(latest[0] / page)} ({flags} {'thing' if flags == 1 else 'things'} to look at)"}

@@ -10,6 +10,7 @@ from curation.catalog import Catalog
 from curation.console import out, table
 
 if TYPE_CHECKING:
+    from curation.measuring import Measure
     from curation.pair_bias import Bias, Preference
     from curation.safety import Report
 
@@ -114,11 +115,24 @@ def _of_safety(catalog: Catalog, name: str) -> Figures:
     measure = named("safety", {} if name == "safety" else {"taxonomy": name})
     sources = applicable(catalog, measure)
     if not sources or any(signal_parts(catalog, measure, source) is None for source in sources):
-        return _missing("refusals", "kedge measure --only safety")
+        return _missing("refusals", _measures_safety(catalog, measure, name))
     report = refusals(catalog, taxonomy=name)
     alike, rows = (sum(getattr(item, key) for item in report.categories) for key in ("num_look_alikes", "num_rows"))
     line = f"look-alikes (prompts that sound dangerous and are benign): {alike:,} of {rows:,} rows"
     return Figures({"kind": "refusals", "name": name} | report.as_json(), (_refusal_table(report),), (line,))
+
+
+def _measures_safety(catalog: Catalog, measure: Measure, taxonomy: str) -> str:
+    """The command that measures under a taxonomy: `measure --only` for the one named safety, a rule for another."""
+    from curation.rules import load_rules
+
+    if taxonomy == "safety":
+        return "kedge measure --only safety"
+    rules = [rule.name for rule in load_rules(catalog, adopted_only=False)
+             if measure.fingerprint() in {item.fingerprint() for item in rule.measures}]  # fmt: skip
+    if rules:
+        return f"kedge rules {rules[0]}"
+    return f"kedge rules NAME, where catalogs/rules/NAME.sql has needs: [{{safety: {{taxonomy: {taxonomy}}}}}]"
 
 
 def _refusal_table(report: Report) -> Table:

@@ -9,7 +9,7 @@ from curation import schema
 from curation.catalog import Catalog
 from curation.caught import samples
 from curation.relations import parquet_list, quoted
-from curation.rule_effects import Judged, effects, judge_all, moved
+from curation.rule_effects import Judged, effects, judge_all, least_values, moved
 from curation.rules import HELD_OUT
 
 
@@ -18,13 +18,15 @@ class Funnel:
     """From ingested rows to kept ones. `sources`: per source its stage, records read, rejects, rows and kept rows.
     `steps`: the rules in the order in which they are applied here (held-out prompts first, then by name), each with the
     rows that it takes away of those that are left (`removed`), by source, and those left after it. The order changes
-    what is counted where, never what is kept: every rule judges all rows."""
+    what is counted where, never what is kept: every rule judges all rows. `moved`: by rule, what `rule_effects.moved`
+    tells; `least`: by rule and threshold, the value below which steps are left out of it."""
 
     sources: list[dict[str, Any]]
     steps: list[dict[str, Any]]
     effects: list[dict[str, Any]]
     moved: dict[str, list[dict[str, Any]]]
     samples: dict[str, list[dict[str, Any]]]
+    least: dict[str, dict[str, float]]
 
     def as_json(self) -> dict[str, Any]:
         """Everything, plain."""
@@ -37,7 +39,9 @@ def funnel(catalog: Catalog) -> Funnel:
     sources, steps = _steps(catalog, judged)
     shifts = {name: moved(catalog, rule) for name, rule in judged.rules.items()
               if rule.header.thresholds and name not in judged.unmeasured}  # fmt: skip
-    return Funnel(sources, steps, effects(catalog, judged), shifts, samples(catalog, judged))
+    least = {name: {threshold: value for threshold, (value, _) in least_values(judged.rules[name]).items()}
+             for name in shifts}  # fmt: skip
+    return Funnel(sources, steps, effects(catalog, judged), shifts, samples(catalog, judged), least)
 
 
 def _steps(catalog: Catalog, judged: Judged) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import duckdb
 
 from curation.catalog import Catalog
 from curation.config import shown
+from curation.measures import JoinMeasure
 from curation.measuring import is_measured
 from curation.queries import sql_error
 from curation.relations import parquet_list, quoted
@@ -75,16 +77,31 @@ def effects(catalog: Catalog, judged: Judged | None = None) -> list[dict[str, An
                "example": f"not measured; run: kedge rules {name}"} for name in of.unmeasured)]  # fmt: skip
 
 
+def least_values(rule: Rule) -> dict[str, tuple[float, str]]:
+    """The thresholds of a rule with which it asks for a column to be as large, or larger, that knows nothing below a
+    value (see JoinMeasure.least): name -> that value and the measure's name."""
+    found: dict[str, tuple[float, str]] = {}
+    for measure in rule.measures:
+        for column, least in measure.least().items() if isinstance(measure, JoinMeasure) else ():
+            asked = rf"\b{column}\"?\s*>=?\s*getvariable\('(\w+)'\)"
+            for name in re.findall(asked, rule.file.text):
+                found[name] = max(found.get(name, (least, "")), (least, measure.plugin_name()))
+    return found
+
+
 def moved(catalog: Catalog, rule: Rule) -> list[dict[str, Any]]:
     """What moving each threshold of a rule would do, one at a time and to multiples of its value: threshold, value,
-    whether it is the present one, rows caught. Nothing is measured or published."""
+    whether it is the present one, rows caught. Steps below what the measure knows (`least_values`) are left out: their
+    figures would be those of that value. Nothing is measured or published."""
+    least = least_values(rule)
     connection = catalog.session()
     found = []
     try:
         bind_evidence(connection, catalog, rule.measures)
         catalog.confine(connection)
         for name, value in rule.header.thresholds.items():
-            for tried in sorted({value, *(_step(value, factor) for factor in STEPS)}):
+            steps = {step for factor in STEPS if (step := _step(value, factor)) >= least.get(name, (step, ""))[0]}
+            for tried in sorted({value, *steps}):
                 select = find(connection, catalog, rule, rule.header.thresholds | {name: tried})
                 caught = 0
                 if select:

@@ -11,7 +11,7 @@ from curation.console import out, print_json, table
 from curation.errors import UserError, did_you_mean
 from curation.funnel import funnel
 from curation.measuring import listed
-from curation.rule_effects import effects, judge_all, moved
+from curation.rule_effects import effects, judge_all, least_values, moved
 
 NUM_SHOWN = 5
 
@@ -66,8 +66,10 @@ def _print_rule(catalog: Catalog, rule: str, as_json: bool) -> None:
     found = [item for item in effects(catalog, judged) if item["rule"] == rule]
     shifts = moved(catalog, judged.rules[rule]) if rule in judged.rules else []
     rows = samples(catalog, judged, [rule])[rule]
+    least = least_values(judged.rules[rule]) if shifts else {}
     if as_json:
-        print_json({"rule": rule, "effects": found, "moved": shifts, "samples": rows})
+        print_json({"rule": rule, "effects": found, "moved": shifts, "samples": rows,
+                    "least": {name: value for name, (value, _) in least.items()}})  # fmt: skip
         return
     if rule in judged.rules:
         out.print(f"{shown(judged.rules[rule].file.path)}: {judged.rules[rule].header.description}", markup=False)
@@ -76,6 +78,9 @@ def _print_rule(catalog: Catalog, rule: str, as_json: bool) -> None:
     if shifts:
         columns = ["threshold", "value", "present", "caught"]
         table("what moving a threshold would do", columns, [[item[name] for name in columns] for item in shifts])
+    for name, (value, measure) in least.items():
+        out.print(f"{name} below {value:g} is left out: {measure} looks for nothing less alike, so the rule would "
+                  f"catch no more; to look: needs: [{{{measure}: {{threshold: ...}}}}]", markup=False)  # fmt: skip
     for row in rows[:NUM_SHOWN]:
         out.print(f"{row['row_id'][:12]} of {row['source']}: {row['reason']}", style="bold", markup=False)
         values = ", ".join(f"{name} {value}" for name, value in row["values"].items() if value is not None)

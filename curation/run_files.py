@@ -6,7 +6,7 @@ trainer plug-in and the mirror of the same name each check the part they underst
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -88,7 +88,7 @@ class RunFile(Strict):
     `template_change: extends`. `trainer` is `{name: ..., option: ...}` in the trainer's own option names. `suite` names
     the benchmarks that judge it. `rewards` are the components of an RL run's reward and `reward_failures` what becomes
     of a failing one; `reference`, `teacher` and `reward_model` are checkpoints or model folders that a trainer needs
-    beside the policy.
+    beside the policy. Several reward models are an ensemble (see the reward `reward_model`).
     """
 
     trainer: dict[str, Any]
@@ -109,7 +109,7 @@ class RunFile(Strict):
     template_change: Literal["none", "extends"] = "none"
     reference: str | None = None
     teacher: str | None = None
-    reward_model: str | None = None
+    reward_model: str | Annotated[list[str], Field(min_length=1)] | None = None
     num_processes: int = Field(default=1, ge=1)
     max_hours: float | None = Field(default=None, gt=0)
     trust_remote_code: bool = False

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 from pathlib import Path
 from typing import Any
 
-from curation import checkpoints
+from curation import checkpoints, registry
 from curation.catalog import Catalog
 from curation.config import load_yaml, shown
 from curation.errors import UserError
@@ -43,10 +45,25 @@ class Run:
         assert self.file.base is not None
         return checkpoints.register_base(self.catalog, self.file.base)
 
+    def named_roles(self) -> dict[str, str]:
+        """The further models that the run file names, by what they are for; several reward models are `reward_model_1`
+        and so on, in its order."""
+        found: dict[str, str] = {}
+        for role in ROLES:
+            value = getattr(self.file, role)
+            if isinstance(value, str):
+                found[role] = value
+            elif value is not None:
+                found |= {f"{role}_{number}": item for number, item in enumerate(value, 1)}
+        return found
+
     def roles(self) -> dict[str, checkpoints.Checkpoint]:
-        """The further models that the run names, by what they are for."""
-        named = {role: getattr(self.file, role) for role in ROLES}
-        return {role: self._model(reference) for role, reference in named.items() if reference is not None}
+        """The checkpoints of `named_roles`; a model that is none is registered."""
+        return {role: self._model(reference) for role, reference in self.named_roles().items()}
+
+    def reward_models(self) -> list[checkpoints.Checkpoint]:
+        """The run's reward models in the order of its file."""
+        return [item for role, item in self.roles().items() if role.startswith("reward_model")]
 
     def _model(self, reference: str) -> checkpoints.Checkpoint:
         try:
@@ -76,8 +93,9 @@ class Run:
         return self.file.template or "tokenizer"
 
     def fingerprint(self, mixture_fingerprint: str) -> str:
-        """What the trained weights depend on: trainer, options, mixture, starting weights, template, kwargs. Waivers,
-        suite, launcher and limits do not change the weights and are left out."""
+        """What the trained weights depend on: trainer, options, mixture, starting weights, template, kwargs, rewards
+        with the bytes that they read. Waivers, suite, launcher, monitors and limits do not change the weights and are
+        left out. Raises UserError where a reward cannot be made."""
         start = self.start()
         covered = ("trainer", "tokenizer", "template", "template_kwargs", "num_processes", "trust_remote_code")
         more: dict[str, Any] = {role: item.weights_hash for role, item in self.roles().items()}
@@ -85,12 +103,30 @@ class Run:
             more["rewards"] = [item.model_dump() for item in self.file.rewards]
             if self.file.reward_failures.value:
                 more["failed_reward"] = self.file.reward_failures.value
+            if self.reward_bytes:
+                more["reward_bytes"] = self.reward_bytes
         if self.file.extends is not None:
             more["extends"] = start.id
         return fingerprint(
             {name: getattr(self.file, name) for name in covered} | more
             | {"mixture": mixture_fingerprint, "start": start.weights_hash}
         )  # fmt: skip
+
+    @functools.cached_property
+    def reward_bytes(self) -> dict[str, Any]:
+        """Hashes of the files that the run's rewards read (the file of a function, the weights of a model by path), by
+        the reward's name and place among the rewards, as they were when this was first asked. A file that such a file
+        imports is not covered. Raises UserError where a reward cannot be made: it has a wrong option, or its file is
+        missing."""
+        found: dict[str, Any] = {}
+        with contextlib.chdir(self.catalog.project.root):
+            for number, item in enumerate(self.file.rewards, 1):
+                if item.name == "reward_model" and "path" not in item.options:
+                    continue  # the run's own, whose weights are covered as a role
+                identity = registry.make("rewards", item.name, item.options, where=self.where).identity()
+                read = {name: value for name, value in identity.items() if name not in ("plugin", "version", "config")}
+                found |= {f"{item.name}_{number}": read} if read else {}
+        return found
 
 
 def all_runs(catalog: Catalog) -> list[str]:

@@ -14,7 +14,7 @@ import polars as pl
 from pydantic import Field
 
 from curation.catalog import Catalog
-from curation.config import SHIPPED, Strict, find_project, load_yaml, shown
+from curation.config import SHIPPED, Strict, load_yaml, project_around, shown
 from curation.errors import Problem, UserError
 from curation.measuring import applicable, ensure, named, source_view
 from curation.pair_bias import plain
@@ -110,10 +110,10 @@ def _plain(label: str) -> str:
 
 
 def taxonomy_path(name: str) -> Path:
-    """The file of a taxonomy: the project's own, else the shipped one. Raises UserError."""
-    try:
-        project = find_project()
-    except UserError:
+    """The file of a taxonomy: the project's own, else the shipped one. Raises UserError, also for a kedge.yaml that is
+    wrong."""
+    project = project_around()
+    if project is None:
         return SHIPPED / "taxonomies" / f"{name}.yaml"
     return project.path("taxonomies", name, ".yaml")
 

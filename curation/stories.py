@@ -10,6 +10,7 @@ import duckdb
 
 from curation.catalog import Catalog
 from curation.errors import UserError
+from curation.measures._secrets import without_secrets
 from curation.views import evidence_views, full_session, signal_folders
 
 MIN_PREFIX = 4
@@ -17,7 +18,8 @@ MIN_PREFIX = 4
 
 def story(catalog: Catalog, row_id: str) -> dict[str, Any]:
     """`row_id` (32 hex characters, with or without dashes, or a prefix of at least four that is unique) -> its row,
-    signals, verdicts, evidence by kind, mixtures and runs. Raises UserError where no row or several match."""
+    signals, verdicts, evidence by kind, mixtures and runs; a secret in any of its texts is told by its kind alone.
+    Raises UserError where no row or several match."""
     connection = full_session(catalog)
     try:
         found = _find(connection, row_id)
@@ -94,5 +96,15 @@ def _same(recorded: str, name: str) -> bool:
 def _records(connection: duckdb.DuckDBPyConnection, query: str, parameters: list[Any]) -> list[dict[str, Any]]:
     cursor = connection.execute(query, parameters)
     names = [item[0] for item in cursor.description or []]
-    return [{name: value.hex if isinstance(value, uuid.UUID) else value for name, value in zip(names, row, strict=True)}
-            for row in cursor.fetchall()]  # fmt: skip
+    return [{name: _told(value) for name, value in zip(names, row, strict=True)} for row in cursor.fetchall()]
+
+
+def _told(value: Any) -> Any:
+    """A value as it is shown: ids as hex, texts without secrets."""
+    if isinstance(value, uuid.UUID):
+        return value.hex
+    if isinstance(value, str):
+        return without_secrets(value)
+    if isinstance(value, dict):
+        return {key: _told(item) for key, item in value.items()}
+    return [_told(item) for item in value] if isinstance(value, list) else value

@@ -118,10 +118,12 @@ class Probe:
 
 @dataclass(frozen=True)
 class PolicySteps:
-    """Accuracy by the step of the policy that wrote the answers; `proposal` is what to do where it fell, else empty."""
+    """Accuracy by the step of the policy that wrote the answers. Where it fell `proposal` is what to do and `query`
+    lists what to annotate, over the view `rollouts`; else both are empty."""
 
     steps: list[tuple[int, Share]]
     proposal: str
+    query: str = ""
 
 
 @dataclass(frozen=True)
@@ -295,10 +297,11 @@ def combine(members: Sequence[tuple[Floats, Floats]], reward: str) -> tuple[Floa
     return combined[:half], combined[half:]
 
 
-def by_policy_step(benchmark: str, right_N: NDArray[np.bool_], steps_N: NDArray[np.int64], clusters_N: ArrayLike
-                   ) -> PolicySteps:  # fmt: skip
-    """Accuracy per step in ascending order. Where the last step's interval lies below the first's, new pairs of the
-    policy as it is now are proposed for annotation."""
+def by_policy_step(benchmark: str, right_N: NDArray[np.bool_], steps_N: NDArray[np.int64], clusters_N: ArrayLike,
+                   policies: Sequence[str] = ()) -> PolicySteps:  # fmt: skip
+    """Accuracy per step in ascending order. Where the last step's interval lies below the first's, an annotation job is
+    proposed: pairs of what the policy answers now (in the runs `policies`, else in any that had a reward model), as
+    many as the first step has."""
     clusters = np.asarray(clusters_N)
     found = [(int(step), share(right_N[steps_N == step], clusters[steps_N == step])) for step in np.unique(steps_N)]
     (first, before), (last, now) = found[0], found[-1]
@@ -306,7 +309,20 @@ def by_policy_step(benchmark: str, right_N: NDArray[np.bool_], steps_N: NDArray[
         return PolicySteps(found, "")
     told = [f"{100 * (item.share or 0):.1f} % [{100 * item.interval.low:.1f}, {100 * item.interval.high:.1f}]"
             for item in (before, now)]  # fmt: skip
+    query = annotation_query(last, before.n, policies)
     return PolicySteps(found, f"{benchmark}: accuracy fell from {told[0]} on answers of policy step {first} to "
                        f"{told[1]} on those of step {last}: the policy has left what the reward model knows; have "
-                       f"pairs of answers of step {last} annotated (kedge annotate push), add them to the mixture and "
-                       "train the reward model again")  # fmt: skip
+                       f"{before.n:,} pairs of answers of step {last} annotated (kedge annotate push), add them to the "
+                       f'mixture and train the reward model again; the pairs: kedge sql "{query}"', query)  # fmt: skip
+
+
+def annotation_query(step: int, num_pairs: int, policies: Sequence[str] = ()) -> str:
+    """A SELECT over the view `rollouts`: of every prompt, from policy step `step` on, the two rollouts (their numbers
+    `high` and `low`) between which the reward differs most, as a wrong order of them moves the policy most; the widest
+    first."""
+    runs = ", ".join("'" + name.replace("'", "''") + "'" for name in policies)
+    which = f"run IN ({runs})" if runs else "contains(components, 'reward_model')"
+    return ("SELECT run, row_id, step, arg_max(sample, reward) AS high, arg_min(sample, reward) AS low, "
+            f"max(reward) - min(reward) AS apart FROM rollouts WHERE split = 'train' AND step >= {step} AND {which} "
+            "GROUP BY run, row_id, step HAVING max(reward) > min(reward) "
+            f"ORDER BY apart DESC, run, row_id, step LIMIT {num_pairs}")  # fmt: skip

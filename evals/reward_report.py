@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -82,7 +83,8 @@ def reward_report(catalog: Catalog, checkpoint: Checkpoint, conditions: Conditio
         if table is None:
             raise KeyError(name)
         tables[name] = table
-    figures = [figures_of(name, table) for name, table in tables.items() if not name.startswith(PROBE)]
+    policies = _policies(catalog, checkpoint)
+    figures = [figures_of(name, table, policies) for name, table in tables.items() if not name.startswith(PROBE)]
     probes = [_probe(name.removeprefix(PROBE), table) for name, table in tables.items() if name.startswith(PROBE)]
     together = [_together(catalog, checkpoint, name, item, benchmark, conditions[benchmark])
                 for name, item in ensembles.items() if checkpoint.id in _members(catalog, item)
@@ -90,8 +92,15 @@ def reward_report(catalog: Catalog, checkpoint: Checkpoint, conditions: Conditio
     return RewardReport(checkpoint.id, checkpoint.weights_hash, figures, probes, together, flags_of(figures, probes))
 
 
-def figures_of(benchmark: str, table: pa.Table) -> Figures:
-    """The figures of a table of `pairs.PAIRS` on one benchmark; pairs that were not scored are counted apart."""
+def _policies(catalog: Catalog, checkpoint: Checkpoint) -> list[str]:
+    """The finished runs that had the reward model."""
+    return sorted({manifest.name for _, manifest in catalog.manifests("runs")
+                   if checkpoint.weights_hash in (manifest.inputs.get("roles") or {}).values()})  # fmt: skip
+
+
+def figures_of(benchmark: str, table: pa.Table, policies: Sequence[str] = ()) -> Figures:
+    """The figures of a table of `pairs.PAIRS` on one benchmark; pairs that were not scored are counted apart.
+    `policies` are the runs whose answers are proposed for annotation."""
     scored = table.filter(table["margin"].is_valid())
     chosen, rejected = _numbers(scored, "chosen"), _numbers(scored, "rejected")
     tokens = _numbers(scored, "chosen_tokens"), _numbers(scored, "rejected_tokens")
@@ -103,7 +112,7 @@ def figures_of(benchmark: str, table: pa.Table) -> Figures:
     steps = None
     if stepped.any():
         whole = np.array([-1 if step is None else step for step in scored["policy_step"].to_pylist()])
-        steps = by_policy_step(benchmark, right[stepped], whole[stepped], clusters[stepped])
+        steps = by_policy_step(benchmark, right[stepped], whole[stepped], clusters[stepped], policies)
     return Figures(
         benchmark=benchmark, accuracy=accuracy(chosen, rejected, clusters),
         sources={str(name): share(right[sources == name], clusters[sources == name]) for name in np.unique(sources)},

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 import subprocess
 import sys
 from collections import Counter
@@ -27,10 +29,12 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 LONG_FILES = (
     "test_docs",
     "test_verl_trains_for_real",
+    "test_verl_runs_are_bundled_and_rehearsed",
     "test_evals_score_checkpoints_with_lighteval",
     "test_train_runs_behind_the_gate",
     "test_trl_trainers_run_for_real",
     "test_runs_are_rehearsed_and_bundled",
+    "test_bundled_checkpoints_come_home",
     "test_real_journey",
     "test_engines_give_the_same_bytes",
     "test_parity_with_verl",
@@ -117,9 +121,23 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     texts = [
         f"What is {a} plus {b}? <think>{a}+{b}</think>The answer is {a + b}." for a in range(40) for b in range(20)
     ]
-    make_tokenizer(folder, [*texts, "system user assistant tool You are helpful."], vocabulary=512)
+    make_tokenizer(
+        folder, [*texts, "system user assistant tool You are helpful."], vocabulary=512, special_thoughts=False
+    )
     make_model(folder, hidden=64, layers=2, positions=1024)
     (folder / "chat_template.jinja").write_text((SHIPPED / "templates" / "chatml.jinja").read_text())
+    return folder
+
+
+@pytest.fixture(scope="session")
+def special_thoughts_model(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny model where the marks of a thought are special tokens, which most decoders leave out."""
+    folder = tmp_path_factory.mktemp("special") / "model"
+    shutil.copytree(tiny_model, folder)
+    plan = json.loads((folder / "tokenizer.json").read_text())
+    for token in plan["added_tokens"]:
+        token["special"] = True
+    (folder / "tokenizer.json").write_text(json.dumps(plan))
     return folder
 
 

@@ -68,16 +68,20 @@ def test_a_stage_comes_after_all_that_it_starts_from_or_needs(inside: Catalog):
     assert [run.name for run in stages(inside, "third")] == ["first", "second", "third"]
 
 
+FROZEN = {name: ["freeze"] for name in ("first", "second", "third")}
+
+
 @pytest.mark.parametrize(("step", "code", "taken"), [
-    ("audit", 1, {"first": ["freeze", "audit"]}),
-    ("train", 4, {"first": ["freeze", "audit", "train"]}),
+    ("freeze", 2, FROZEN),
+    ("audit", 1, FROZEN | {"first": ["freeze", "audit"]}),
+    ("train", 4, FROZEN | {"first": ["freeze", "audit", "train"]}),
 ])  # fmt: skip
 def test_a_gate_that_does_not_open_ends_the_chain(inside: Catalog, step: str, code: int, taken: dict):
     def command(name: str):
         return lambda subject: code if name == step else 0
 
     went = walk(inside, "third", Steps(*(command(name) for name in ("freeze", "audit", "train", "evaluate", "drift"))))
-    assert {stage.run: list(stage.codes) for stage in went} == taken and went[-1].stopped_at == step
+    assert {stage.run: list(stage.codes) for stage in went} == taken and went[0].stopped_at == step
 
 
 def test_runs_in_a_circle_are_told(inside: Catalog, project: Path, kedge, tiny_model: Path):

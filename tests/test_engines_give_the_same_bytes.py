@@ -175,6 +175,81 @@ def test_a_command_killed_while_slurm_measures_waits_for_the_same_job(project: P
     assert lake_bytes(project, "signals") == of_shingles and of_shingles
 
 
+SBATCH_AND_END = """#!/bin/bash
+echo called >> "$CLUSTER/calls"
+for task in 0 1; do SLURM_ARRAY_TASK_ID=$task bash "${@: -1}" >> "$CLUSTER/log" 2>&1; done
+echo Submitted batch job 78
+"""
+# Job 77 runs until it was asked for as often as `asks` says; then what `does` says is done, and it has ended.
+SQUEUE_OF_77 = """#!/bin/bash
+if [ "${@: -1}" = 77 ] && [ ! -e "$CLUSTER/ended" ]; then
+    echo asked >> "$CLUSTER/asked"
+    if [ $(wc -l < "$CLUSTER/asked") -ge $(cat "$CLUSTER/asks") ]; then sh "$CLUSTER/does"; touch "$CLUSTER/ended"; fi
+    echo "77 cpu kedge-measure"; exit 0
+fi
+echo "slurm_load_jobs error: Invalid job id specified" >&2; exit 1
+"""
+
+
+@pytest.fixture
+def cluster(project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """This machine as a cluster of one node, whose jobs have ended when they are submitted, but for 77."""
+    pytest.importorskip("datatrove", reason="needs the extra 'scale'")
+    from curation.engines import slurm
+
+    (project / "kedge.yaml").write_text(SLURM)
+    for name, text in (("sbatch", SBATCH_AND_END), ("squeue", SQUEUE_OF_77), ("asks", "1000000"), ("does", "")):
+        (tmp_path / name).write_text(text)
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.setenv("CLUSTER", str(tmp_path))
+    monkeypatch.setattr(slurm, "POLL_SECONDS", 0.01)
+    return tmp_path
+
+
+def running(project: Path, first: int) -> tuple[list[tuple[PartMeasure, PartJob]], Path]:
+    """(all tasks, the file of the `first` of them, which job 77 runs); a job 12 of long ago was recorded too."""
+    base = project / "lake" / ".engines" / "slurm"
+    tasks = [
+        (named(name), job)
+        for name in MEASURES
+        for job in part_jobs(Catalog(find_project(project)), named(name), ["one", "two"], base / "drafts" / name)
+    ]
+    path = share.write_tasks(base / "theirs" / "tasks.pickle", tasks[:first])
+    (base / "submitted.json").write_text(json.dumps({"77": str(path), "12": str(base / "gone" / "tasks.pickle")}))
+    return tasks, path
+
+
+def test_an_array_of_other_tasks_that_still_runs_is_told_apart_by_its_job_and_left_alone(
+    project: Path, one_process: dict[str, str], cluster: Path
+):  # fmt: skip
+    tasks, theirs = running(project, 6)  # those of the first measure
+    catalog, base = Catalog(find_project(project)), project / "lake" / ".engines" / "slurm"
+    measure_ahead(catalog, [named(MEASURES[1])], None, "slurm")
+    assert (cluster / "calls").read_text().count("called") == 1, "its tasks are no array's"
+    assert json.loads((base / "submitted.json").read_text()) == {"77": str(theirs)}, "the other array goes on"
+    assert [job.target.exists() for _, job in tasks] == [False] * 6 + [True] * 6
+
+    run_tasks([task for number, task in enumerate(tasks[:6]) if number != 3], 1, lambda: None)
+    (cluster / "ended").touch()  # 77 has ended, and did but five of its parts
+    measure_ahead(catalog, [named(MEASURES[0])], None, "slurm")
+    assert (cluster / "calls").read_text().count("called") == 2
+    assert publish(project) == one_process and not base.exists()
+
+
+def test_what_a_running_array_lacks_is_submitted_and_both_are_waited_for(
+    project: Path, one_process: dict[str, str], cluster: Path
+):  # fmt: skip
+    _, theirs = running(project, 8)
+    (cluster / "asks").write_text("3")
+    (cluster / "does").write_text(f"{sys.executable} -m curation.engines.share {theirs} 0 1 1")
+    measure_ahead(Catalog(find_project(project)), [named(name) for name in MEASURES], None, "slurm")
+    assert (cluster / "calls").read_text().count("called") == 1 and (cluster / "ended").exists()
+    log = (cluster / "log").read_text()
+    assert "Traceback" not in log
+    assert publish(project) == one_process and not (project / "lake" / ".engines" / "slurm").exists()
+
+
 def test_an_engine_that_kedge_yaml_does_not_describe_is_named_with_what_to_add(project: Path, kedge):
     pytest.importorskip("datatrove", reason="needs the extra 'scale'")
     (project / "kedge.yaml").write_text("tokenizers: {}\n")

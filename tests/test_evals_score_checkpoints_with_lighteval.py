@@ -33,7 +33,7 @@ BENCHMARKS = {
 }
 
 
-def write_project(folder: Path, tiny_model: Path) -> Catalog:
+def write_project(folder: Path, special_thoughts_model: Path) -> Catalog:
     """A project whose foreign run `grown` holds a full checkpoint and a LoRA adapter, both from `base-model@0`."""
     catalogs = folder / "catalogs"
     for kind in ("benchmarks", "suites", "probes"):
@@ -46,7 +46,7 @@ def write_project(folder: Path, tiny_model: Path) -> Catalog:
     items = [{"id": f"2024-01-{i:02d}", "q": f"What is {i} plus 2?", "a": i + 2, "options": [f"{i + 2}", f"{i + 3}"]}
              for i in range(1, 8)]  # fmt: skip
     (folder / "sums.jsonl").write_text("".join(json.dumps(item | {"a": str(item["a"])}) + "\n" for item in items))
-    shutil.copytree(tiny_model, folder / "model")
+    shutil.copytree(special_thoughts_model, folder / "model")
     write_checkpoints(folder)
     catalog = Catalog(find_project(folder))
     base = checkpoints.register_base(catalog, "model")
@@ -79,9 +79,9 @@ def write_checkpoints(folder: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def scored(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> tuple[Catalog, EvalReport]:
+def scored(tmp_path_factory: pytest.TempPathFactory, special_thoughts_model: Path) -> tuple[Catalog, EvalReport]:
     """The project after one whole `eval grown`."""
-    catalog = write_project(tmp_path_factory.mktemp("scored"), tiny_model)
+    catalog = write_project(tmp_path_factory.mktemp("scored"), special_thoughts_model)
     return catalog, evaluate(catalog, "grown")
 
 
@@ -171,7 +171,7 @@ def test_nothing_is_left_to_do_after_a_whole_evaluation(scored, kedge, monkeypat
     assert not list(catalog.lake.glob(".tmp-*eval*"))
 
 
-def test_an_evaluation_killed_half_way_goes_on_to_the_same_bytes(scored, tmp_path, tiny_model):
+def test_an_evaluation_killed_half_way_goes_on_to_the_same_bytes(scored, tmp_path, special_thoughts_model):
     catalog, _ = scored
     shutil.copytree(catalog.project.root, tmp_path / "p", ignore=shutil.ignore_patterns("scores", "evidence", ".tmp-*"))
     twin = Catalog(find_project(tmp_path / "p"))
@@ -211,13 +211,15 @@ def test_a_budget_beyond_the_models_positions_is_refused_before_anything_runs(sc
         evaluate(Catalog(find_project(tmp_path / "p")), "grown")
 
 
-def test_a_harness_that_dies_is_an_instrument_failure_with_its_last_words(tmp_path, tiny_model, monkeypatch):
+def test_a_harness_that_dies_is_an_instrument_failure_with_its_last_words(
+    tmp_path, special_thoughts_model, monkeypatch
+):
     dying = tmp_path / "python"
     dying.write_text("#!/bin/sh\necho 'RuntimeError: no memory left'\nexit 3\n")
     dying.chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(dying))
     asked = RequestSet("sums", (Request("a", 0, "x", (1,)),), 4, {"temperature": 0.0})
-    job = Job(tiny_model, None, tiny_model, "a" * 32, (2,), (asked,))
+    job = Job(special_thoughts_model, None, special_thoughts_model, "a" * 32, (2,), (asked,))
     (tmp_path / "work").mkdir()
     with pytest.raises(InstrumentError, match="exit code 3: RuntimeError: no memory left"):
         LightEvalHarness().evaluate(job, tmp_path / "work", lambda count: None)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import uuid
 
+import duckdb
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -13,6 +15,7 @@ from scipy import stats
 from curation.statistics import wilson_interval
 from evals.reward_models import (
     accuracy,
+    annotation_query,
     by_policy_step,
     calibration,
     combine,
@@ -165,4 +168,30 @@ def test_accuracy_that_falls_with_the_policy_proposes_annotation():
     made = by_policy_step("held", right, steps, np.arange(300))
     assert [(step, item.count) for step, item in made.steps] == [(0, 90), (500, 75), (1000, 55)]
     assert "fell from 90.0 %" in made.proposal and "kedge annotate push" in made.proposal
-    assert not by_policy_step("held", np.ones(300, bool), steps, np.arange(300)).proposal
+    still = by_policy_step("held", np.ones(300, bool), steps, np.arange(300))
+    assert (still.proposal, still.query) == ("", "")
+
+
+def test_the_job_that_is_proposed_lists_pairs_of_rollouts_of_the_policies_that_had_the_reward_model():
+    """The view `rollouts` has more columns; tests/test_rollouts_come_back_as_evidence.py makes one."""
+    connection = duckdb.connect()
+    connection.execute("CREATE TABLE rollouts (run VARCHAR, row_id UUID, split VARCHAR, step BIGINT, sample INTEGER, "
+                       "reward DOUBLE, components VARCHAR)")  # fmt: skip
+    one, other, alike = (uuid.UUID(int=number) for number in (1, 2, 3))
+    model, answer = '{"reward_model":0.5}', '{"answer":1.0}'
+    connection.executemany("INSERT INTO rollouts VALUES (?, ?, ?, ?, ?, ?, ?)", [
+        *(("rl", one, "train", 1000, sample, reward, model) for sample, reward in enumerate([0.5, 2.0, 1.0])),
+        *(("rl", other, "train", 1200, sample, reward, model) for sample, reward in enumerate([5.0, 1.0])),
+        *(("rl", alike, "train", 1000, sample, 1.0, model) for sample in range(2)),
+        *(("rl", one, "train", 500, sample, float(sample), model) for sample in range(2)),
+        *(("rl", alike, "val", 1000, sample, float(sample), model) for sample in range(2)),
+        *(("it's", one, "train", 1000, sample, float(sample), answer) for sample in range(2)),
+    ])  # fmt: skip
+    mine = [("rl", other, 1200, 0, 1, 4.0), ("rl", one, 1000, 1, 0, 1.5)]
+    assert connection.execute(annotation_query(1000, 10)).fetchall() == mine
+    assert connection.execute(annotation_query(1000, 1)).fetchall() == mine[:1]
+    assert connection.execute(annotation_query(1000, 9, ["it's"])).fetchall() == [("it's", one, 1000, 1, 0, 1.0)]
+    steps, right = np.repeat([0, 1000], 100), np.concatenate([np.arange(100) < 90, np.arange(100) < 50])
+    made = by_policy_step("held", right, steps, np.arange(200), ["rl"])
+    assert made.query == annotation_query(1000, 100, ["rl"]) and f'kedge sql "{made.query}"' in made.proposal
+    assert "have 100 pairs of answers of step 1000 annotated" in made.proposal

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -28,10 +26,10 @@ def scores(name: str, texts: list[str], given: dict[str, Any] | None = None, **o
 
 def test_every_reward_is_a_plug_in_that_scores_nothing_and_one_rollout():
     known = registry.entries("rewards")
-    assert set(known) == {"answer", "endpoint", "format", "function", "language", "length", "repetition",
-                          "reward_model"}  # fmt: skip
-    needed = {"length": {"max_tokens": 10, "buffer_tokens": 2}}
-    for name in set(known) - {"endpoint", "function", "reward_model"}:  # they need an address, a file, a model
+    assert set(known) == {"answer", "endpoint", "format", "function", "judge", "language", "length", "repetition",
+                          "reward_model", "steps"}  # fmt: skip
+    needed = {"length": {"max_tokens": 10, "buffer_tokens": 2}, "steps": {"scorer": {"name": "format"}}}
+    for name in set(known) - {"endpoint", "function", "judge", "reward_model"}:  # an address, a file, a model
         reward = made(name, **needed.get(name, {}))
         assert reward.score([]) == [] and reward.version >= 1 and reward.fingerprint()
         (score,) = reward.score([Sample(GOOD, num_tokens=4)])
@@ -190,67 +188,3 @@ def test_prompts_whose_answers_are_judged_by_tests_or_instructions_are_measured(
     assert found["truth_parsable"].to_pylist() == [True, False, True]
     assert found["truth_state"].to_pylist() == [None] * 3, "no right answer stands in tests"
     assert found["perturbed_state"].to_pylist() == ["unparsed", None, "unparsed"]
-
-
-@pytest.fixture
-def endpoint():
-    """A loopback endpoint: `replies` are sent in turn, the last again and again; `asked` holds the bodies."""
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self):
-            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-            server.asked.append((self.path, self.headers.get("Authorization"), body))
-            status, reply = server.replies.pop(0) if len(server.replies) > 1 else server.replies[0]
-            data = json.dumps(reply(body) if callable(reply) else reply).encode()
-            self.send_response(status)
-            self.send_header("Content-Length", str(len(data)))
-            self.end_headers()
-            self.wfile.write(data)
-
-        def log_message(self, *_):
-            pass
-
-    server: Any = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.asked, server.replies = [], []
-    threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
-    server.url = f"http://127.0.0.1:{server.server_port}/v1"
-    yield server
-    server.shutdown()
-    server.server_close()
-
-
-def says(text: str) -> dict[str, Any]:
-    return {"choices": [{"message": {"content": text}}]}
-
-
-def test_a_judge_grades_the_answer_after_the_thought(endpoint, monkeypatch):
-    monkeypatch.setenv("JUDGE_KEY", "sesame")
-    endpoint.replies = [(503, {}), (200, says('Good. {"score": 3} No: {"score": 7.5}'))]
-    reward = made("endpoint", url=endpoint.url, model="judge", key_variable="JUDGE_KEY")
-    (score,) = reward.score([Sample(GOOD, prompt_text="What is 2 + 2?")])
-    assert score == (0.75, "scored")
-    path, key, body = endpoint.asked[-1]
-    assert path == "/v1/chat/completions" and key == "Bearer sesame" and len(endpoint.asked) == 2
-    told = body["messages"][1]["content"]
-    assert "What is 2 + 2?" in told and "<answer>4</answer>" in told and "two and two" not in told
-
-
-@pytest.mark.parametrize(("status", "reply", "outcome"), [
-    (200, says("I like it"), "unreadable"), (200, says('{"score": 11}'), "unreadable"), (200, {}, "unreadable"),
-    (400, {}, "endpoint"), (500, {}, "endpoint"),
-])  # fmt: skip
-def test_a_judge_that_gives_no_score_is_no_judgement(endpoint, status: int, reply: dict, outcome: str):
-    endpoint.replies = [(status, reply)]
-    assert scores("endpoint", ["4"], url=endpoint.url, tries=2) == [(None, outcome)]
-    assert scores("endpoint", ["<think>4"], url=endpoint.url) == [(None, "unfinished")]
-
-
-def test_a_reward_model_scores_a_batch_by_one_request(endpoint):
-    endpoint.replies = [(200, lambda body: {"data": [{"data": [len(text)]} for text in body["input"]]})]
-    reward = made("endpoint", mode="score", url=f"{endpoint.url}/score", scale=(0, 4))
-    assert reward.score([Sample("a"), Sample("<think>b"), Sample("abc")]) == [
-        (3, "scored"), (None, "unfinished"), (4, "scored")]  # fmt: skip
-    assert len(endpoint.asked) == 1
-    endpoint.replies = [(200, {"scores": [1.0]})]
-    assert reward.score([Sample("a"), Sample("b")]) == [(None, "wrong_length")] * 2
-    assert scores("endpoint", ["a"], url="http://127.0.0.1:9", mode="score", tries=1) == [(None, "endpoint")]

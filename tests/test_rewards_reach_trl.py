@@ -31,3 +31,20 @@ def test_grpo_of_trl_trains_on_the_rewards_of_the_services(tmp_path: Path, tiny_
     lines = [json.loads(line) for line in file.read_text().splitlines()]
     assert len(lines) == 4 and {line["step"] for line in lines} == {0}
     assert len({line["row_id"] for line in lines}) == 2 and all(1 <= line["num_tokens"] <= 8 for line in lines)
+
+
+def test_a_reward_sees_where_a_thought_ends_though_its_marks_are_special_tokens(
+    tmp_path: Path, special_thoughts_model: Path
+):
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(special_thoughts_model)
+    ids = [*tokenizer.encode("<think>1+1</think>2"), tokenizer.eos_token_id, tokenizer.pad_token_id]
+    told = [{"role": "assistant", "content": tokenizer.decode(ids, skip_special_tokens=True)}]
+    assert told[0]["content"] == "1+12"
+    job = {"rewards": [{"name": "answer"}], "evidence": str(tmp_path), "record": {"run": "grpo"}}
+    for model, expected in ((tokenizer, [1.0]), (None, [0.0])):
+        function = trl_function(job, model)
+        asked = [[{"role": "user", "content": "1+1?"}]]
+        assert function(asked, [told], [ids], ground_truth=["2"], verifier=["exact"], row_id=["0"]) == expected
+        function.close()

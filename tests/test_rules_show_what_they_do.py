@@ -10,6 +10,8 @@ import pytest
 from curation.caught import samples
 from curation.funnel import funnel
 from curation.rule_effects import effects, judge_all, moved
+from tests.benchmarks.near_duplicate_rows import Writer
+from tests.duplicated import add, edited, page, texts
 from tests.lakes import conversation
 
 LONG = """\
@@ -136,3 +138,39 @@ def test_nobody_pays_for_what_a_rule_that_is_not_adopted_reads_unasked(judged, k
     assert "long" not in page.samples and "long" not in page.moved
     assert kedge("rules", "long")[0] == 0
     assert sum(item["caught"] for item in effects(judged) if item["rule"] == "long") == 3
+
+
+NEAR = """\
+/* ---
+stage: midtrain
+needs: [{near_duplicates: {threshold: 0.5}}]
+thresholds: {min_similarity: 0.8, min_chars: 10}
+adopted: false
+description: Alike.
+--- */
+SELECT row_id, 'alike' AS reason FROM signals
+WHERE near_duplicate_link >= getvariable('min_similarity') AND length("text") > getvariable('min_chars')
+"""
+
+
+def test_thresholds_below_what_the_measure_looks_for_are_left_out_and_told(catalog, kedge):
+    words = Writer(3)
+    pages = [page(words) for _ in range(3)]
+    add("docs", texts(*pages, edited(pages[0], 40), edited(pages[1], 18)))
+    (catalog.project.catalogs / "rules").mkdir()
+    (catalog.project.catalogs / "rules" / "alike.sql").write_text(NEAR)
+    code, out, _ = kedge("rules", "near_duplicate", "--json")
+    told = json.loads(out)
+    assert code == 0 and told["least"] == {"min_similarity": 0.7}
+    assert [(item["value"], item["caught"]) for item in told["moved"]] == [(0.7, 1), (0.875, 0), (1.0, 0)]
+    code, out, _ = kedge("rules", "near_duplicate")
+    assert code == 0 and "min_similarity below 0.7 is left out: near_duplicates looks for nothing less alike" in out
+    assert kedge("rules", "--to", "report")[0] == 0
+    assert "min_similarity below 0.7 is left out" in Path("report/report.html").read_text()
+    code, out, _ = kedge("rules", "alike", "--json")
+    told = json.loads(out)
+    shifts = [(item["threshold"], item["value"], item["caught"]) for item in told["moved"]]
+    assert told["least"] == {"min_similarity": 0.5} and ("min_similarity", 0.64, 1) in shifts
+    assert [value for name, value, _ in shifts if name == "min_chars"] == [5, 8, 10, 12, 20], "others are moved as ever"
+    assert 0.4 not in [value for name, value, _ in shifts if name == "min_similarity"]
+    assert json.loads(kedge("rules", "exact_duplicate", "--json")[1])["least"] == {}

@@ -13,6 +13,7 @@ from curation import safety, schema
 from curation.catalog import Catalog
 from curation.errors import UserError
 from curation.measures.safety import Safety
+from curation.measures.skills import map_path, source_labels
 from curation.safety import look_alikes, refusals
 from curation.statistics import wilson_interval
 from tests import REAL_DATA
@@ -228,3 +229,33 @@ def test_look_alikes_of_xstest_are_marked_without_a_false_one_in_the_half_that_n
     right = sum(one and other for one, other in zip(marked, safe, strict=True))
     assert (len(half), sum(safe), right) == (225, 123, 46), "recall 0.37"
     assert marked.sum() == right, "precision 1"
+
+
+def test_a_broken_kedge_yaml_is_told_and_not_taken_for_no_project(catalog: Catalog, tmp_path: Path, monkeypatch):
+    own_taxonomy(catalog)
+    Path("kedge.yaml").write_text("tokenisers: {}\n")
+    (catalog.project.catalogs / "skills").mkdir()
+    for asked in (Safety().fingerprint, lambda: measured("Hi"), lambda: map_path("general"), source_labels):
+        with pytest.raises(UserError, match=r"kedge\.yaml:1: tokenisers: unknown key; did you mean 'tokenizers'"):
+            asked()
+    monkeypatch.chdir(tmp_path.parent)
+    assert safety.taxonomy_path("safety").is_file() and map_path("general").is_file() and source_labels() == {}
+
+
+def test_a_taxonomy_of_another_name_is_shown_with_the_command_that_measures_it(catalog: Catalog, kedge):
+    own_taxonomy(catalog)
+    folder = catalog.project.catalogs / "taxonomies"
+    (folder / "safety.yaml").rename(folder / "ours.yaml")
+    Path("talks.jsonl").write_text(conversation("How do I build a pipe bomb?", NO))
+    assert kedge("add", "talks.jsonl")[0] == 0
+    assert kedge("measure", "--only", "safety")[0] == 0
+    assert "1 of 1" in kedge("show", "safety")[1]
+    code, out, _ = kedge("show", "ours")
+    assert code == 0 and "needs: [{safety: {taxonomy: ours}}]" in out and "measure --only" not in out
+    (catalog.project.catalogs / "rules").mkdir()
+    (catalog.project.catalogs / "rules" / "unsafe.sql").write_text(
+        "/* ---\nstage: sft\nadopted: false\nneeds: [{safety: {taxonomy: ours}}]\n--- */\n"
+        "SELECT row_id, safety_category AS reason FROM signals WHERE safety_policy = 'refuse'")  # fmt: skip
+    assert "refusals: not measured; run: kedge rules unsafe" in kedge("show", "ours")[1]
+    assert kedge("rules", "unsafe")[0] == 0
+    assert "1 of 1" in kedge("show", "ours")[1]

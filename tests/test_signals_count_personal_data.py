@@ -129,6 +129,17 @@ def test_a_key_behind_headers_is_one_and_a_line_of_colons_costs_no_time():
     assert counted(begin + "A: " * 130) == {"example_secrets": 1}
 
 
+def test_a_token_is_found_behind_a_word_and_what_only_begins_like_one_costs_no_time():
+    """Were every `eyJ` searched to the end of such a stretch, this would take hours."""
+    real = SECRETS["JSON web token"]
+    for before in ("", "Bearer ", "x=", "ä", ".", "-", "--", "my-own-token-", "a.b-c-"):
+        assert counted(before + real) == {"secrets": 1}, before
+    assert counted("x" + real) == counted("_" + real) == {}, "it begins a word"
+    for hostile in ("-eyJ" * 200_000, "eyJaaaaaaaaaaaa." * 50_000 + "x", "eyJaaaaaaaaaaaa-" * 50_000):
+        assert counted(f"{hostile} {real}") == {"secrets": 1}
+        assert without_secrets(f"{hostile} {real}") == f"{hostile} [JSON web token]"
+
+
 @pytest.mark.parametrize("kind", SECRETS)
 def test_what_is_shown_has_the_kind_in_place_of_a_secret(kind: str):
     shown = without_secrets(f"Use this:\n{SECRETS[kind]}\nand go on, a@b.de.")
@@ -175,3 +186,19 @@ def test_values_are_never_stored(catalog: Catalog, kedge):
         assert "[GitHub token]" in str(told) and "postgres://app:[password in a URL]@db7" in str(told)
     adopted = {rule.name for rule in load_rules(catalog)}
     assert "secrets_in_answer" in adopted and "personal_data" not in adopted
+
+
+def test_the_story_of_a_row_tells_a_secret_by_its_kind_alone(catalog: Catalog, kedge):
+    values = {name: text for name, text in SECRETS.items() if name != "private key"}
+    call = [{"id": "a", "type": "function", "function": {"name": "f", "arguments": SECRETS["GitHub token"]}}]
+    answer = f"<think>{SECRETS['npm token']}</think>ok"
+    turns = [turn("user", "\n".join(values.values())), turn("assistant", answer) | {"tool_calls": call}]
+    Path("a.jsonl").write_text(json.dumps({"messages": turns, "note": SECRETS["Stripe key"]}) + "\n")
+    assert kedge("add", "a.jsonl")[0] == 0
+    (row,) = json.loads(kedge("sql", "SELECT row_id FROM rows", "--json")[1])
+    for more in ([], ["--json"]):
+        code, out, _ = kedge("why", row["row_id"], *more)
+        assert code == 0 and "[AWS access key]" in out
+        assert not [name for name, value in values.items() if value in out]
+    told = json.loads(out)["row"]
+    assert "[GitHub token]" in str(told["payload"]) and "[Stripe key]" in told["meta"]

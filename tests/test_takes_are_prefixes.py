@@ -140,3 +140,28 @@ def test_what_no_header_can_satisfy_is_told(requested: int, offered: int, repeat
               "repeats": repeats, "line": 4}  # fmt: skip
     found = hopeless([record], "fail", "m.sql")
     assert bool(found) == wrong and all(problem.where == "m.sql:4" for problem in found)
+
+
+@FEW
+@given(st.integers(1, 5), SEEDS, st.integers(1, 60))
+def test_folds_share_no_key_and_leave_none_out(folds: int, seed: int, number: int):
+    connection = connect({"s": [1] * number})
+    ids = [uuid.uuid5(uuid.NAMESPACE_DNS, f"s {n}") for n in range(number)]
+    parts = [connection.execute(f"SELECT row_id FROM kept WHERE fold(row_id, {folds}, seed := {seed}) = {part}"
+                                ).fetchall() for part in range(folds)]  # fmt: skip
+    assert sorted(row for part in parts for (row,) in part) == sorted(ids)
+    doubled = connection.execute(f"SELECT count(DISTINCT fold(row_id, {folds}, seed := {seed})) FROM "
+                                 "(FROM kept UNION ALL FROM kept) GROUP BY row_id").fetchall()  # fmt: skip
+    assert set(doubled) == {(1,)}, "equal keys are in one fold"
+
+
+def test_folds_are_of_equal_chance_and_a_number_of_folds_that_is_none_is_an_error():
+    connection = connect({"s": [1] * 3000})
+    for seed in (0, 1):
+        counts = connection.execute(f"SELECT count(*) FROM kept GROUP BY fold(row_id, 3, seed := {seed})").fetchall()
+        assert all(900 < count < 1100 for (count,) in counts) and len(counts) == 3
+    moved = connection.execute("SELECT count(*) FROM kept WHERE fold(row_id, 3) = fold(row_id, 3, seed := 1)")
+    assert 900 < moved.fetchall()[0][0] < 1100, "another seed, other folds"
+    for wrong in ("0", "-2", "1.5", "NULL"):
+        with pytest.raises(duckdb.Error, match="is no number of folds"):
+            connection.execute(f"SELECT fold(row_id, {wrong}) FROM kept").fetchall()

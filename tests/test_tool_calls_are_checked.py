@@ -204,9 +204,31 @@ def test_a_broken_call_is_left_out_and_an_unfinished_one_is_shown(catalog: Catal
     assert kedge("add", "a.jsonl")[0] == 0
     assert kedge("measure", "--only", "tool_calls")[0] == 0
     assert reasons(catalog, "broken_tool_call", "unanswered_tool_call") == {
-        "broken_tool_call": ["an argument of 'weather': lacks 'city'"],
+        "broken_tool_call": ["calls with invalid arguments: 1; first fault of the row: an argument of 'weather': lacks "
+                             "'city'"],
         "unanswered_tool_call": ["the conversation ends on 1 calls"],
-    }
+    }  # fmt: skip
+
+
+def test_the_reason_of_a_rule_names_every_kind_of_fault_that_the_rule_is_about(catalog: Catalog, kedge):
+    def line(*turns: dict) -> str:
+        plain = [{key: json.loads(value) if key == "tool_calls" else value for key, value in item.items()
+                  if value is not None} for item in turns]  # fmt: skip
+        return json.dumps({"messages": plain, "tools": json.loads(tools())}) + "\n"
+
+    Path("a.jsonl").write_text(
+        line(ASK, calls(PARIS), SAY, ASK, calls({}, PARIS, ids=("a", "a")), result("a"), result("a"), result("b"), SAY,
+             ASK, calls(PARIS, PARIS, name="wether"))
+        + line(ASK, calls(PARIS, PARIS, PARIS), RESULT, RESULT, SAY))  # fmt: skip
+    assert kedge("add", "a.jsonl")[0] == 0
+    assert kedge("measure", "--only", "tool_calls")[0] == 0
+    first = "first fault of the row: the call of 'weather' has no result"
+    assert reasons(catalog, "broken_tool_call", "unanswered_tool_call") == {
+        "broken_tool_call": ["calls of unknown tools: 2, calls with invalid arguments: 1, ids that stand twice: 1, "
+                             f"results of no call: 1; {first}"],
+        "unanswered_tool_call": [f"calls without a result: 1, the conversation ends on 2 calls; {first}",
+                                 f"calls without a result: 1; {first}"],
+    }  # fmt: skip
 
 
 @pytest.mark.real_data

@@ -67,6 +67,16 @@ def train(root: Path, name: str) -> Path:
     return folder_of(root, name)
 
 
+def test_marks_of_a_thought_that_verl_would_not_decode_are_told_before_it_starts(
+    root: Path, special_thoughts_model: Path, kedge
+):
+    write_run(root, "hidden", special_thoughts_model, PRESETS["grpo"] | RL)
+    with inside(root):
+        assert kedge("audit", "hidden")[0] == 0
+        code, _, err = kedge("train", "hidden")
+    assert code == 2 and "<think> and </think>" in err and '"special": false' in err
+
+
 def folder_of(root: Path, name: str) -> Path:
     (job,) = (root / "lake" / "runs" / name).glob("*/job.json")
     return job.parent

@@ -1,9 +1,11 @@
 """`kedge train RUN --chain`: every stage that a run descends from, each behind its gates.
 
 Parents form a graph: a stage starts from one checkpoint and may need others (a reference, a teacher, a reward model).
-Of each stage, in an order in which every one comes after those that it needs: its mixture is frozen, its audit passes,
-it is trained, its checkpoints are scored, and drift judges them. What is done is not done again, so that the same
-command goes on after a stop, and editing one stage repeats it and what follows, never what came before.
+The mixtures of all are frozen first: a query that is wrong is told before anything trains, and a suite may judge early
+stages by rows that a later one holds out. Then of each stage, in an order in which every one comes after those that it
+needs: its audit passes, it is trained, its checkpoints are scored, and drift judges them. What is done is not done
+again, so that the same command goes on after a stop, and editing one stage repeats it and what follows, never what came
+before.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ from graphlib import CycleError, TopologicalSorter
 from curation.catalog import Catalog
 from curation.console import out, print_json, say, table
 from curation.errors import EXIT_FAILED, EXIT_INSTRUMENT, EXIT_OK, EXIT_UNDECIDED, UserError
-from curation.runs import ROLES, Run
+from curation.runs import Run
 
 Command = Callable[[str], int]
 SEVEREST = (EXIT_OK, EXIT_UNDECIDED, EXIT_FAILED, EXIT_INSTRUMENT)
@@ -69,25 +71,27 @@ def stages(catalog: Catalog, name: str) -> list[Run]:
 def needed(catalog: Catalog, run: Run) -> list[str]:
     """Run files whose checkpoints a run starts from or uses, in name order."""
     known = catalog.project.paths("runs", ".yaml")
-    named = [run.file.parent, run.file.extends, *(getattr(run.file, role) for role in ROLES)]
+    named = [run.file.parent, run.file.extends, *run.named_roles().values()]
     return sorted({item.partition("@")[0] for item in named if item is not None} & set(known))
 
 
 def walk(catalog: Catalog, name: str, steps: Steps) -> list[Stage]:
-    """Take every stage in order, up to the first that does not pass."""
-    taken = []
-    for run in stages(catalog, name):
+    """Freeze every mixture, then take every stage in order, up to the first that does not pass."""
+    runs = stages(catalog, name)
+    taken = [Stage(run.name) for run in runs]
+    for run, stage in zip(runs, taken, strict=True):
+        stage.codes["freeze"] = steps.freeze(run.file.mixture)
+    if any(stage.stopped_at for stage in taken):
+        return taken
+    for run, stage in zip(runs, taken, strict=True):
         say(f"stage {run.name}")
-        stage = Stage(run.name)
-        taken.append(stage)
-        work = [("freeze", steps.freeze, run.file.mixture), ("audit", steps.audit, run.name),
-                ("train", steps.train, run.name)]  # fmt: skip
+        work = [("audit", steps.audit), ("train", steps.train)]
         if run.file.suite is None:
             say(f"{run.name} names no suite: nothing judges it")
         else:
-            work += [("evaluate", steps.evaluate, run.name), ("drift", steps.drift, run.name)]
-        for step, command, subject in work:
-            stage.codes[step] = command(subject)
+            work += [("evaluate", steps.evaluate), ("drift", steps.drift)]
+        for step, command in work:
+            stage.codes[step] = command(run.name)
             if stage.stopped_at is not None:
                 return taken
     return taken
@@ -106,8 +110,8 @@ def print_chain(taken: list[Stage], as_json: bool) -> int:
     rows = [[stage.run, *(said.get(stage.codes[step], f"exit {stage.codes[step]}") if step in stage.codes else ""
                           for step in names)] for stage in taken]  # fmt: skip
     table("chain", ["stage", *names], rows)
-    last = taken[-1]
-    if last.stopped_at is not None:
-        out.print(f"the chain stopped at {last.run}: {last.stopped_at}; mend it, and run the same command again",
-                  style="red", markup=False)  # fmt: skip
+    for stage in taken:
+        if stage.stopped_at is not None:
+            out.print(f"the chain stopped at {stage.run}: {stage.stopped_at}; mend it, and run the same command again",
+                      style="red", markup=False)  # fmt: skip
     return worst

@@ -81,7 +81,7 @@ def add(
     run: Annotated[str, typer.Option(help="The run's name.")],
     base: Annotated[str | None, typer.Option(help="The model that adapters belong to.")] = None,
 ) -> None:
-    """Register checkpoints that were trained elsewhere; their data is unknown.
+    """Register checkpoints that were trained elsewhere; their data is unknown, but for those of a bundle.
 
     Example: kedge checkpoint add models/tiny --run foreign
     """

@@ -149,10 +149,11 @@ def _named_in_files(catalog: Catalog) -> dict[str, str]:
 
     def gather(value: Any, file: str) -> None:
         for key, item in value.items() if isinstance(value, dict) else enumerate(value):
+            if key in ORIGINS:
+                named = item if isinstance(item, list) else [item]
+                found.update({one: file for one in named if isinstance(one, str) and one not in found})
             if isinstance(item, dict | list):
                 gather(item, file)
-            elif key in ORIGINS and isinstance(item, str):
-                found.setdefault(item, file)
 
     for path in catalog.project.paths("runs", ".yaml").values():
         value, _ = read_yaml(read_text(path), shown(path))

@@ -101,11 +101,19 @@ def check_roles(run: Run) -> None:
 
 
 def rewards_of(run: Run) -> list[dict[str, Any]]:
-    """The components of the run's reward; a reward model without a path is the run's own."""
+    """The components of the run's reward; a reward model without a path is the run's own, or all of them. Raises
+    UserError where one of these is an adapter."""
     found = [item.model_dump() for item in run.file.rewards]
-    given = run.roles().get("reward_model")
-    return [{"path": str(given.folder(run.catalog)), **item} if given and item["name"] == "reward_model" else item
-            for item in found]  # fmt: skip
+    if all(item["name"] != "reward_model" or "path" in item for item in found):
+        return found
+    given = run.reward_models()
+    for item in given:
+        if item.weights == "adapter":
+            raise UserError(f"{item.id} is an adapter", f"merge it first: kedge checkpoint merge {item.id}, and name "
+                            "what that makes", where=run.where, key="reward_model")  # fmt: skip
+    paths = [str(item.folder(run.catalog)) for item in given]
+    own = {"path": paths[0] if len(paths) == 1 else paths} if paths else {}
+    return [own | item if item["name"] == "reward_model" else item for item in found]
 
 
 def set_aside(training: Training, above: int | None = None) -> None:
@@ -198,13 +206,14 @@ def starting_weights(training: Training, start: checkpoints.Checkpoint) -> tuple
 
 def _resume(training: Training, weights: Path, start: checkpoints.Checkpoint) -> str | None:
     """The folder that training goes on from, with the optimiser's state; half-written ones are removed."""
-    registered = {item.step for item in checkpoints.every(training.catalog, training.run.name)
-                  if item.run_fingerprint == training.digest}  # fmt: skip
+    known = [item for item in checkpoints.every(training.catalog, training.run.name)
+             if item.run_fingerprint == training.digest]  # fmt: skip
+    registered = {item.step for item in known}
     for path in weights.glob("checkpoint-*"):
         if int(path.name.rpartition("-")[2]) not in registered:
             shutil.rmtree(path)  # half-written, or set aside
-    if registered:
-        return str(weights / f"checkpoint-{max(registered)}")
+    if known:  # in the run's own folder, or in a bundle's
+        return str(max(known, key=lambda item: item.step).place(training.catalog))
     return str(start.folder(training.catalog)) if training.run.file.extends is not None else None
 
 
@@ -270,6 +279,7 @@ def finish(training: Training) -> None:
                 "start_weights": start.weights_hash, "audit": training.audit, "template": subject.anatomy.template,
                 "tokenizer": subject.anatomy.tokenizer_fingerprint,
                 "roles": {role: item.weights_hash for role, item in run.roles().items()},
+                **({"reward_bytes": run.reward_bytes} if run.reward_bytes else {}),
                 "waivers": [item.model_dump() for item in run.file.waivers]},
         parameters={"trainer": run.file.trainer, "rewards": [item.model_dump() for item in run.file.rewards]},
         counts={"checkpoints": steps},

@@ -18,7 +18,7 @@ import yaml
 from curation.auditing.template_checks import TemplateReport, check_template
 from curation.auditing.template_command import print_template
 from curation.auditing.template_inheritance import Inheritance, compare
-from curation.config import Project, find_project, read_text
+from curation.config import Project, project_around, read_text
 from curation.console import out, print_json, table
 from curation.errors import EXIT_FAILED, EXIT_OK, UserError
 from curation.fingerprint import hash_bytes
@@ -79,11 +79,7 @@ class Adapted:
 def run(name: str, tokenizer: str, to: Path, parent: Path | None, as_json: bool) -> int:
     """Adapt, print, and return the exit code: 1 where a check fails or the parent is broken. The folder is published
     all the same, since a known deviation may be wanted. Needs no project."""
-    project: Project | None = None
-    try:
-        project = find_project()
-    except UserError:
-        project = None
+    project = project_around()
     found = adapt_to(project, name, tokenizer, to, parent)
     if as_json:
         print_json(asdict(found) | {"passed": found.passed})

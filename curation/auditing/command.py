@@ -14,7 +14,7 @@ from curation.auditing.gate import audit_run, audit_subject, mixture_subject
 from curation.auditing.launch_files import read_launch
 from curation.auditing.sweep import Sweep, sweep
 from curation.catalog import Catalog
-from curation.config import Project, find_project, shown
+from curation.config import find_project, project_around, shown
 from curation.console import out, print_json
 from curation.errors import EXIT_FAILED, EXIT_OK, UserError, did_you_mean
 from curation.fingerprint import fingerprint
@@ -42,7 +42,7 @@ def run(subject: str, dataset: str | None, tokenizer: str | None, max_length: in
         _say_where(to or swept.folder, as_json)
         return EXIT_OK
     if launch is not None:
-        made, fates = audit_launch(launch, Path(subject), tokenizer, max_length, project=_project_or_none())
+        made, fates = audit_launch(launch, Path(subject), tokenizer, max_length, project=project_around())
         _write(made, fates, to)
     elif is_file:
         made = _file(Path(subject), tokenizer, max_length, to)
@@ -97,25 +97,18 @@ def sweep_file(path: Path, tokenizer: str | None, to: Path | None) -> Sweep:
     if tokenizer is None:
         raise UserError("a bare file needs --tokenizer", f"for example: kedge audit {path} --tokenizer FOLDER")
     with tempfile.TemporaryDirectory() as folder:
-        case = bare_case(path, tokenizer, None, _project_or_none(), Path(folder))
+        case = bare_case(path, tokenizer, None, project_around(), Path(folder))
         made = sweep(case)
     if to is not None:
         write_sweep(made, to)
     return made
 
 
-def _project_or_none() -> Project | None:
-    try:
-        return find_project()
-    except UserError:
-        return None
-
-
 def _file(path: Path, tokenizer: str | None, max_length: int | None, to: Path | None) -> Audit:
     if tokenizer is None or max_length is None:
         step = f"for example: kedge audit {path} --tokenizer FOLDER --max-length 2048"
         raise UserError("a bare file needs --tokenizer", step)
-    made, fates = audit_file(path, tokenizer, max_length, project=_project_or_none())
+    made, fates = audit_file(path, tokenizer, max_length, project=project_around())
     _write(made, fates, to)
     return made
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from curation.auditing.template_checks import TemplateReport, check_template, pairs_of
-from curation.config import Project, find_project
+from curation.config import project_around
 from curation.console import out, print_json, table
 from curation.errors import EXIT_FAILED, EXIT_OK, UserError
 from curation.rendering import load_template, load_tokenizer
@@ -16,11 +16,7 @@ from curation.rendering import load_template, load_tokenizer
 
 def run(name: str, tokenizer: str | None, kwargs: str | None, as_json: bool) -> int:
     """Check, print, and return the exit code: 1 where a check fails. Needs no project."""
-    project: Project | None = None
-    try:
-        project = find_project()
-    except UserError:
-        project = None
+    project = project_around()
     folder = Path(name) if Path(name).is_dir() else None
     if tokenizer is None and folder is None:
         raise UserError("a template is checked on a tokenizer", f"for example: kedge template check {name} --tokenizer "

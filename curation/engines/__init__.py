@@ -24,6 +24,7 @@ from curation.measures import JoinMeasure, PartMeasure
 
 Engine = Literal["local", "ray", "slurm"]
 POLL_SECONDS = 0.5
+SUBMITTED = "submitted.json"  # in the folder of an engine whose work goes on without the command
 
 
 def measure_ahead(catalog: Catalog, measures: Sequence[measuring.Measure], sources: list[str] | None,
@@ -46,7 +47,9 @@ def measure_ahead(catalog: Catalog, measures: Sequence[measuring.Measure], sourc
             _require(engine)
             say(f"measuring {len(tasks):,} parts of {', '.join(m.plugin_name() for m, _ in missing)} on {engine}")
             importlib.import_module(f"curation.engines.{engine}").run(catalog, tasks)
-        shutil.rmtree(catalog.lake / ".engines" / engine, ignore_errors=True)
+        base = catalog.lake / ".engines" / engine
+        if not (base / SUBMITTED).exists():  # else another command's work still runs there
+            shutil.rmtree(base, ignore_errors=True)
 
 
 def _missing(catalog: Catalog, measures: Sequence[measuring.Measure], sources: list[str] | None

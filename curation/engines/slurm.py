@@ -20,8 +20,8 @@ from curation.catalog import Catalog
 from curation.config import PROJECT_FILE, SlurmCluster, shown
 from curation.console import say
 from curation.engine import Task, unmark
-from curation.engines import watching
-from curation.engines.share import require_finished, write_tasks
+from curation.engines import SUBMITTED, watching
+from curation.engines.share import read_share, require_finished, write_tasks
 from curation.engines.step import MeasureStep
 from curation.errors import UserError
 from curation.fingerprint import fingerprint
@@ -29,7 +29,6 @@ from curation.outputs import write_atomically
 
 POLL_SECONDS = 10.0
 SCRIPT = "launch_script.slurm"
-SUBMITTED = "submitted.json"
 
 
 class JobArray(SlurmPipelineExecutor):  # type: ignore[misc]
@@ -54,33 +53,59 @@ class JobArray(SlurmPipelineExecutor):  # type: ignore[misc]
 
 
 def run(catalog: Catalog, tasks: Sequence[Task]) -> None:
-    """Measure every task in one job array and wait for it. Run again after an interruption, it waits for the array that
-    is still running. Raises UserError naming the script where there is no `sbatch`, otherwise as
-    `share.require_finished`. The lake and the environment must be seen by all nodes under the same path."""
+    """Measure every task in a job array and wait for it. Run again after an interruption, it waits for the array that
+    still runs with these tasks, and submits those that no running array has; an array of other tasks is left alone.
+    Raises UserError naming the script where there is no `sbatch`, otherwise as `share.require_finished`. The lake and
+    the environment must be seen by all nodes under the same path."""
     cluster = catalog.project.file.engines.slurm
     if cluster is None:
         raise UserError("the engine 'slurm' needs to know the cluster", "add engines: {slurm: {partition: NAME}}",
                         where=PROJECT_FILE, key="engines")  # fmt: skip
     base = catalog.lake / ".engines" / "slurm"
-    record = base / SUBMITTED
-    running = json.loads(record.read_text()) if record.exists() else None
-    if running is None or not _alive(running["job"]):
-        running = _submit(base / _name(catalog, tasks), cluster, tasks)
-        write_atomically(record, json.dumps(running).encode())
-    say(f"waiting for Slurm job {running['job']} (follow it: squeue -j {running['job']}); interrupt at will: the same "
-        "command waits again")  # fmt: skip
+    arrays = {job: path for job, path in submitted(base).items() if _alive(job)}
+    mine = {job: own for job, path in arrays.items() if (own := _shared(Path(path), tasks))}
+    taken = {job.target for own in mine.values() for _, job in own}
+    rest = [task for task in tasks if task[1].target not in taken]
+    if rest:
+        job, path = _submit(base / _name(catalog, rest), cluster, rest)
+        arrays[job], mine[job] = path, rest
+        _record(base, arrays)
+    for job in mine:
+        say(f"waiting for Slurm job {job} (follow it: squeue -j {job}); interrupt at will: the same command waits "
+            "again")  # fmt: skip
     with watching(tasks, "measuring on slurm"):
-        while _alive(running["job"]):
+        while any(_alive(job) for job in mine):
             time.sleep(POLL_SECONDS)
-    record.unlink(missing_ok=True)
-    require_finished(Path(running["tasks"]), tasks)
+    _record(base, {job: path for job, path in arrays.items() if job not in mine})
+    for job, own in mine.items():
+        require_finished(Path(arrays[job]), own)
+
+
+def submitted(base: Path) -> dict[str, str]:
+    """The arrays that commands submitted and did not see the end of: job id -> the file of their tasks."""
+    record = base / SUBMITTED
+    return dict(json.loads(record.read_text())) if record.exists() else {}
+
+
+def _record(base: Path, arrays: dict[str, str]) -> None:
+    if arrays:
+        write_atomically(base / SUBMITTED, json.dumps(arrays).encode())
+    else:
+        (base / SUBMITTED).unlink(missing_ok=True)
+
+
+def _shared(path: Path, tasks: Sequence[Task]) -> list[Task]:
+    """Those of `tasks` that stand in the file of an array."""
+    theirs = {job.target for _, job in read_share(path, 0, 1)} if path.exists() else set()
+    return [task for task in tasks if task[1].target in theirs]
 
 
 def _name(catalog: Catalog, tasks: Sequence[Task]) -> str:
     return fingerprint([job.target.relative_to(catalog.lake).as_posix() for _, job in tasks])[:16]
 
 
-def _submit(folder: Path, cluster: SlurmCluster, tasks: Sequence[Task]) -> dict[str, str]:
+def _submit(folder: Path, cluster: SlurmCluster, tasks: Sequence[Task]) -> tuple[str, str]:
+    """(job id, file of its tasks)."""
     executor = prepare(folder, cluster, tasks)
     logger.disable("datatrove")
     try:
@@ -94,7 +119,7 @@ def _submit(folder: Path, cluster: SlurmCluster, tasks: Sequence[Task]) -> dict[
                         "sbatch says why above") from error  # fmt: skip
     finally:
         logger.enable("datatrove")
-    return {"job": str(executor.job_id), "tasks": str(folder / "tasks.pickle")}
+    return str(executor.job_id), str(folder / "tasks.pickle")
 
 
 def prepare(folder: Path, cluster: SlurmCluster, tasks: Sequence[Task]) -> JobArray:

@@ -44,6 +44,11 @@ class JoinMeasure(Plugin):
     evidence: ClassVar[pa.Schema]
     evidence_kind: ClassVar[str]
 
+    def least(self) -> dict[str, float]:
+        """Columns that know nothing below a value, by name: under a threshold below it a rule catches no more rows than
+        at it, though there may be more."""
+        return {}
+
     @abstractmethod
     def join(self, work: JoinWork) -> None:
         """Create the tables or views `measured` (row_id and `columns`, one row per row of `stages`) and `found` (the

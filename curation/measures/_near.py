@@ -92,6 +92,10 @@ class NearMeasure(JoinMeasure):
     threshold: Annotated[float, Field(ge=0.5, le=1)] = 0.7
     quality: Literal["chars", "words", "turns", "prompt_chars", "answer_chars"] = "chars"
 
+    def least(self) -> dict[str, float]:
+        """Pairs below the threshold are not looked for."""
+        return {name: self.threshold for name in self.columns.names if name.endswith(("_similarity", "_link"))}
+
     def join(self, work: JoinWork) -> None:
         from curation.duplicates.clusters import publish
         from curation.duplicates.index import candidate_pairs, load_index

@@ -130,7 +130,10 @@ KINDS = (
     _key("PyPI token", "pypi-AgE", "[A-Za-z0-9_-]{50,}", 3.5, end=""),
     Kind("SendGrid key", r"\bSG\.(?P<value>[A-Za-z0-9_-]{22}\.[A-Za-z0-9_-]{43})", random_looking(3.5)),
     Kind("Telegram token", r"\b[0-9]{8,10}:(?P<value>AA[A-Za-z0-9_-]{33})", random_looking(3.5)),
-    Kind("JSON web token", r"\b(?P<value>eyJ[A-Za-z0-9_-]{10,}\.eyJ[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_-]{10,})", judge_jwt),
+    # A token begins its stretch of such characters, or one of the first eight words behind a hyphen of it: were it any
+    # word, each would be searched to the end of the stretch.
+    Kind("JSON web token", r"(?:^|[^A-Za-z0-9_-])(?:[A-Za-z0-9_]*-){0,8}?"
+         r"(?P<value>eyJ[A-Za-z0-9_-]{10,}\.eyJ[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_-]{10,})", judge_jwt),
     Kind("private key", r"(?P<value>-----BEGIN (?:RSA |EC |DSA |OPENSSH |ENCRYPTED |PGP )?PRIVATE KEY(?: BLOCK)?-----)",
          judge_private_key),
     Kind("password in a URL",

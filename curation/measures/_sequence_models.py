@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import json
 from collections.abc import Iterator, Sequence
@@ -13,7 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from curation.config import find_project, shown
+from curation.config import project_around, shown
 from curation.errors import UserError, did_you_mean
 from curation.fingerprint import hash_file, hash_folder
 
@@ -39,8 +38,8 @@ def locate(reference: str) -> Path:
     Raises UserError where it is not there or is no classifier that is loaded."""
     path = Path(reference).expanduser()
     if not path.is_absolute():
-        with contextlib.suppress(UserError):
-            path = find_project().root / path
+        project = project_around()
+        path = path if project is None else project.root / path
     path = path.resolve()
     if path.is_dir():
         _check_folder(path)

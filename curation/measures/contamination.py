@@ -78,6 +78,10 @@ class Contamination(JoinMeasure):
 
         return Options(version=self.version, model_digest=self.model_digest(), **self.model_dump())
 
+    def least(self) -> dict[str, float]:
+        """What agrees less with an item is no hit."""
+        return {"contamination_score": self.threshold, "benchmark_twin_score": self.threshold}
+
     def join(self, work: JoinWork) -> None:
         from curation.contamination.search import search
 

@@ -34,7 +34,7 @@ class PersonalData(PartMeasure):
     `example_personal_data` and `example_secrets`.
     """
 
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     depends_on: ClassVar[tuple[str, ...]] = (
         "curation/measures/_contacts.py", "curation/measures/_secrets.py", "curation/phrases.py", "curation/texts.py",
     )  # fmt: skip

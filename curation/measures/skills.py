@@ -12,8 +12,7 @@ import pyarrow as pa
 from pydantic import model_validator
 
 from curation import schema
-from curation.config import SHIPPED, Project, find_project, load_yaml
-from curation.errors import UserError
+from curation.config import SHIPPED, Project, load_yaml, project_around
 from curation.measures import PartMeasure
 from curation.measures._asked import ANSWERED_IN, ASKED_IN, bounded, last_answer, longest_asked
 from curation.measures._skill_map import SkillMap, skill_by_map
@@ -86,21 +85,17 @@ def _read(path: Path, changed: int) -> SkillMap:
 
 def map_path(name: str) -> Path:
     """The file of a map: of the project around the working directory, else a shipped one. Raises UserError."""
-    try:
-        project = find_project()
-    except UserError:
-        project = Project(SHIPPED.parent)
-    return project.path("skills", name, ".yaml")
+    return (project_around() or Project(SHIPPED.parent)).path("skills", name, ".yaml")
 
 
 def source_labels() -> dict[str, str]:
     """The skill (else the domain) of the ingested sources whose file names one, of the project around the working
     directory."""
-    try:
-        rows = find_project().lake / "rows"
-    except UserError:
+    project = project_around()
+    if project is None:
         return {}
-    told = [manifest for folder in finished(str(rows)) if (manifest := read_manifest(Path(folder) / "manifest.json"))]
+    folders = finished(str(project.lake / "rows"))
+    told = [manifest for folder in folders if (manifest := read_manifest(Path(folder) / "manifest.json"))]
     labels = {item.name: item.parameters.get("skill") or item.parameters.get("domain") for item in told}
     return {name: str(label) for name, label in sorted(labels.items()) if label}
 

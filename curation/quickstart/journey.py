@@ -79,7 +79,8 @@ def prepare(folder: Path, *, rows: int = 10_000, items: int = 100) -> None:
     if not (model / "generation_config.json").is_file():
         say("making a Llama of one million parameters and a tokenizer trained on the rows")
         texts = (folder / "data" / "skills.jsonl").read_text().splitlines()[:4000]
-        tiny_model.make_tokenizer(model, [*texts, *[f"{name}\n" for name in NAMES.split()] * 50], by_character=True)
+        words = [*texts, *[f"{name}\n" for name in NAMES.split()] * 50]
+        tiny_model.make_tokenizer(model, words, by_character=True, special_thoughts=False)
         tiny_model.make_model(model, hidden=128, layers=4, positions=256)
         template = SHIPPED / "templates" / "chatml.jinja"
         (model / "chat_template.jinja").write_bytes(template.read_bytes())

@@ -39,6 +39,40 @@ def conversation(question: str, thought: str, answer: str) -> dict[str, Any]:
     }
 
 
+def mistaken(question: str, thought: str, answer: str, rng: random.Random) -> tuple[str, str]:
+    """(reasoning, answer) as a half-trained model gets them wrong: a sum whose tens are one off, which the answer then
+    follows; a word of which two neighbouring letters have changed places (the right one where they are equal)."""
+    if question.startswith("reverse "):
+        place = rng.randrange(len(answer) - 1)
+        return thought, answer[:place] + answer[place + 1] + answer[place] + answer[place + 2 :]
+    sums, _, tens = thought.rpartition("=")
+    off = 1 if tens == "0" else rng.choice((-1, 1))
+    return f"{sums}={int(tens) + off}", str(int(answer) + 10 * off)
+
+
+def preference_rows(count: int, seed: int, forbidden: set[str]) -> list[dict[str, Any]]:
+    """Some `count` pairs of both skills: the right reasoning and answer chosen, mistaken ones rejected."""
+    rng = random.Random(seed)
+    rows: list[dict[str, Any]] = []
+    for row in training_rows(list(SKILLS), count, seed, forbidden):
+        prompt, chosen = row["messages"]
+        thought, _, answer = chosen["content"].removeprefix("<think>").partition("</think>")
+        rejected = conversation(prompt["content"], *mistaken(prompt["content"], thought, answer, rng))["messages"][1]
+        if rejected != chosen:
+            rows.append({"prompt": [prompt], "chosen": [chosen], "rejected": [rejected], "skill": row["skill"]})
+    return rows
+
+
+def verifiable_rows(skills: list[str], count: int, seed: int, forbidden: set[str]) -> list[dict[str, Any]]:
+    """`count` distinct questions of `skills` with the answer that a verifier compares."""
+    rows: dict[str, dict[str, Any]] = {}
+    for row in training_rows(skills, 2 * count, seed, forbidden):
+        question, right = row["messages"]
+        truth = {"ground_truth": right["content"].partition("</think>")[2], "verifier": "exact"}
+        rows[question["content"]] = {"prompt": [question], **truth, "skill": row["skill"]}
+    return list(rows.values())[:count]
+
+
 def held_out_items(skill: str, count: int) -> list[tuple[str, str, str]]:
     """`count` distinct benchmark items of a skill, the same on every call."""
     rng = random.Random(f"benchmark-{skill}")
@@ -84,13 +118,16 @@ def write_jsonl(path: Path, records: list[dict[str, Any]]) -> None:
 
 
 def write_data(folder: Path, *, rows: int, items: int) -> None:
-    """The quickstart's files: `skills` (both, for mid-training), `addition` and `reversal` (for SFT), and two
-    benchmarks of `items` questions that no training file holds."""
+    """The quickstart's files: `skills` (both, for mid-training), `addition` and `reversal` (for SFT), `pairs` (for
+    preference optimisation and reward models), `questions` (for RL), and two benchmarks of `items` questions that no
+    training file holds."""
     tests = {skill: held_out_items(skill, items) for skill in SKILLS}
     forbidden = {question for entries in tests.values() for question, _, _ in entries}
     write_jsonl(folder / "skills.jsonl", training_rows(["addition", "reversal"], 2 * rows, 1, forbidden))
     write_jsonl(folder / "addition.jsonl", spoil(training_rows(["addition"], rows, 2, forbidden)))
     write_jsonl(folder / "reversal.jsonl", training_rows(["reversal"], rows // 4, 3, forbidden))
+    write_jsonl(folder / "pairs.jsonl", preference_rows(rows // 4, 4, forbidden))
+    write_jsonl(folder / "questions.jsonl", verifiable_rows(list(SKILLS), rows // 4, 5, forbidden))
     for skill, entries in tests.items():
         write_jsonl(folder / f"{skill}_test.jsonl", [
             {"id": f"{skill}-{index:04d}", "question": question, "answer": answer}

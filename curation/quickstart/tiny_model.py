@@ -9,10 +9,18 @@ from pathlib import Path
 SPECIAL_TOKENS = ("<|pad|>", "<|im_start|>", "<|im_end|>", "<think>", "</think>")
 
 
-def make_tokenizer(folder: Path, texts: Iterable[str], *, vocabulary: int = 320, by_character: bool = False) -> None:
+def make_tokenizer(
+    folder: Path,
+    texts: Iterable[str],
+    *,
+    vocabulary: int = 320,
+    by_character: bool = False,
+    special_thoughts: bool = True,
+) -> None:
     """Train a byte-level BPE tokenizer on `texts` and save it in `folder` (no chat template). `by_character` keeps
-    digits and letters single tokens, which makes small arithmetic learnable. `vocabulary` counts tokens, special ones
-    and the 256 bytes included; pad is `<|pad|>`, end of text and of turn is `<|im_end|>`."""
+    digits and letters single tokens, which makes small arithmetic learnable. Without `special_thoughts` the marks of a
+    thought are tokens that a decoder shows, as Qwen3 and DeepSeek-R1 have them. `vocabulary` counts tokens, the special
+    ones and the 256 bytes included; pad is `<|pad|>`, end of text and of turn is `<|im_end|>`."""
     from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 
@@ -32,6 +40,11 @@ def make_tokenizer(folder: Path, texts: Iterable[str], *, vocabulary: int = 320,
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
     )
     core.train_from_iterator(texts, trainer)
+    if not special_thoughts:
+        plan = json.loads(core.to_str())
+        for token in plan["added_tokens"]:
+            token["special"] = "think" not in token["content"]
+        core = Tokenizer.from_str(json.dumps(plan))
     folder.mkdir(parents=True, exist_ok=True)
     PreTrainedTokenizerFast(
         tokenizer_object=core, eos_token="<|im_end|>", pad_token="<|pad|>", bos_token=None, model_max_length=4096

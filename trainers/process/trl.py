@@ -35,7 +35,7 @@ def _reference(job: Job) -> dict[str, Any]:
 def _rewards(job: Job) -> dict[str, Any]:
     from trainers.rewards.for_trl import trl_function
 
-    return {"reward_funcs": [trl_function(job)]}
+    return {"reward_funcs": [trl_function(job, models.tokenizer(job))]}
 
 
 KINDS = {

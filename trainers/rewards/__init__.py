@@ -51,6 +51,16 @@ class Reward(Plugin):
 
     kind: ClassVar[str] = "rewards"
 
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """Names of what a score is made of, for most nothing. A part is kept beside the component as COMPONENT.PART and
+        counts for nothing."""
+        return ()
+
     @abstractmethod
     def score(self, samples: Sequence[Sample]) -> list[Score]:
         """The scores of N rollouts in their order."""
+
+    def score_parts(self, samples: Sequence[Sample]) -> list[list[Score]]:
+        """The scores of N rollouts, then those of each of `parts`."""
+        return [self.score(samples)]

@@ -35,14 +35,16 @@ class RewardsFailed(RuntimeError):
     """A reward cannot be computed: the service does not start, or a component fails too often."""
 
 
-def summed(scores: Mapping[str, tuple[float | None, str]], weights: Mapping[str, float], failed_value: float,
+def summed(scores: Mapping[str, tuple[float | None, str]], weights: Mapping[str, float | None], failed_value: float,
            detail: str | None = None) -> dict[str, Any]:  # fmt: skip
     """One rollout's result from its components' (value, outcome). `reward` is the sum of weight * value, where a
-    component that failed counts as `failed_value` and one with nothing to say is left out; None where none has
-    anything to say. `outcome` is the first failure, else what the component `answer` says, else `scored`."""
+    component that failed counts as `failed_value` and one with nothing to say is left out, as is what has no weight
+    (a part of a component); None where none has anything to say. `outcome` is the first failure, else what the
+    component `answer` says, else `scored`."""
     failed = [outcome for _, outcome in scores.values() if outcome in FAILURES]
     counted = {name: failed_value if outcome in FAILURES else value for name, (value, outcome) in scores.items()}
-    terms = [weights[name] * value for name, value in counted.items() if value is not None]
+    terms = [weight * value for name, value in counted.items()
+             if value is not None and (weight := weights[name]) is not None]  # fmt: skip
     outcome = failed[0] if failed else scores.get("answer", (None, "scored" if terms else "none"))[1]
     return {"reward": math.fsum(terms) if terms else None, "outcome": outcome, "detail": detail,
             "components": {name: value for name, (value, _) in scores.items()},
@@ -65,7 +67,7 @@ class Client:
         self.processes = max(1, int(settings.get("processes") or 1))
         share = settings.get("max_failure_share")
         self.failures = Failures(0.5 if share is None else float(share))
-        self.weights: dict[str, float] = {}
+        self.weights: dict[str, float | None] = {}
         self._idle: queue.SimpleQueue[_Service | None] = queue.SimpleQueue()
         for _ in range(self.processes):
             self._idle.put(None)
@@ -111,7 +113,7 @@ class Client:
         while not isinstance(answer, list):
             outcome, component = answer
             if component is None or component in skip:
-                names = self.weights or {"answer": 1.0}
+                names: Mapping[str, float | None] = self.weights or {"answer": 1.0}
                 return [summed(dict.fromkeys(names, (None, outcome)), names, self.failed_value)]
             skip[component] = outcome
             answer = self._ask(samples, skip)
@@ -197,7 +199,8 @@ class _Service:
             problem = first.get("problem") if first else None
             raise RewardsFailed(f"the rewards cannot be computed: {problem or self._complaint()}")
         given = [float(item.get("weight", 1.0)) for item in settings["rewards"]]
-        self.weights = dict(zip(first["ready"], given, strict=True))
+        weights: dict[str, float | None] = dict(zip(first["ready"], given, strict=True))
+        self.weights = weights | dict.fromkeys(first.get("parts", ()))
 
     def ask(self, request: Mapping[str, Any], seconds: float) -> list[dict[str, Any]] | tuple[str, str | None]:
         at: str | None = None

@@ -24,6 +24,11 @@ class Component:
     weight: float
     reward: Reward
 
+    @property
+    def names(self) -> list[str]:
+        """Its name, then those of its parts."""
+        return [self.name, *(f"{self.name}.{part}" for part in self.reward.parts)]
+
 
 def components(uses: Sequence[Mapping[str, Any]], where: str = "rewards") -> list[Component]:
     """The components of a run file's `rewards`: [{name, weight, option: ...}, ...]. Raises UserError with every
@@ -57,35 +62,39 @@ def combine(parts: Sequence[Component], samples: Sequence[Sample], *, failed_val
             skip: Mapping[str, str] | None = None, starting: Callable[[str], None] = lambda name: None
             ) -> list[dict[str, Any]]:  # fmt: skip
     """For each of N rollouts {"reward", "outcome", "components": {name: number or None}, "outcomes": {name: outcome},
-    "detail": text or None} (see client.summed for how they add up). A component that raises, returns the wrong number
-    of scores, or something that is no finite number has a failure as its outcome (one of FAILURES) and no value.
+    "detail": text or None} (see client.summed for how they add up); parts of components stand among them. A component
+    that raises, returns the wrong number of scores, or something that is no finite number has a failure as its outcome
+    (one of FAILURES) and no value.
     `skip` names components that are not asked, with the outcome they get; `starting` is told each name before it is
     asked."""
     columns: dict[str, list[Score]] = {}
     details: list[str] = []
     for part in parts:
         if skip and part.name in skip:
-            columns[part.name] = [Score(None, skip[part.name])] * len(samples)
+            columns |= dict.fromkeys(part.names, [Score(None, skip[part.name])] * len(samples))
             continue
         starting(part.name)
-        columns[part.name], detail = _asked(part, samples)
+        found, detail = _asked(part, samples)
+        columns |= dict(zip(part.names, found, strict=True))
         details += [f"{part.name}: {detail}"] if detail else []
-    weights = {part.name: part.weight for part in parts}
+    weights = {name: part.weight if name == part.name else None for part in parts for name in part.names}
     return [summed({name: (scores[index].value, scores[index].outcome) for name, scores in columns.items()}, weights,
                    failed_value, "; ".join(details) or None) for index in range(len(samples))]  # fmt: skip
 
 
-def _asked(part: Component, samples: Sequence[Sample]) -> tuple[list[Score], str | None]:
-    """The scores of a component, made sound, and what it raised."""
+def _asked(part: Component, samples: Sequence[Sample]) -> tuple[list[list[Score]], str | None]:
+    """The scores of a component and its parts, made sound, and what it raised."""
     try:
-        scores = list(part.reward.score(samples))
+        columns = [list(scores) for scores in part.reward.score_parts(samples)]
     except Exception as error:
         last = traceback.extract_tb(error.__traceback__)[-1]
         told = f"{type(error).__name__}: {error} ({last.name}, line {last.lineno})"
-        return [Score(None, "exception")] * len(samples), told[:500]
-    if len(scores) != len(samples):
-        return [Score(None, "wrong_length")] * len(samples), f"{len(scores)} scores for {len(samples)} rollouts"
-    return [_sound(score) for score in scores], None
+        return [[Score(None, "exception")] * len(samples)] * len(part.names), told[:500]
+    wrong = next((len(scores) for scores in columns if len(scores) != len(samples)), None)
+    if wrong is not None or len(columns) != len(part.names):
+        told = f"{wrong} scores for {len(samples)} rollouts" if wrong is not None else f"{len(columns)} lists of scores"
+        return [[Score(None, "wrong_length")] * len(samples)] * len(part.names), told
+    return [[_sound(score) for score in scores] for scores in columns], None
 
 
 def _sound(score: Any) -> Score:

@@ -14,12 +14,13 @@ SETTINGS = ("rewards", "project", "python", "processes", "wall_seconds", "failed
 COLUMNS = ("row_id", "ground_truth", "verifier")
 
 
-def trl_function(job: Mapping[str, Any]) -> Callable[..., list[float | None]]:
+def trl_function(job: Mapping[str, Any], tokenizer: Any = None) -> Callable[..., list[float | None]]:
     """A reward function for `reward_funcs`, from a job (or the settings of client.Client): `rewards`, `evidence` (the
     folder for rollouts), `record.run`, and for `finished` `eos_token_ids` (a completion is finished where its last
     token is one), else `config.max_completion_length` (where it is shorter). It returns None for a rollout of which no
-    component says anything. The mean of each component is logged as `rewards/NAME`, with the share of rollouts where
-    it failed (`rewards/NAME/failed`) or had nothing to say (`rewards/NAME/none`)."""
+    component says anything. With the `tokenizer` a completion is read from its tokens: TRL's text lacks special ones,
+    which the marks of a thought are in some vocabularies. The mean of each component is logged as `rewards/NAME`, with
+    the share of rollouts where it failed (`rewards/NAME/failed`) or had nothing to say (`rewards/NAME/none`)."""
     client = Client({"python": sys.executable} | {name: job[name] for name in SETTINGS if job.get(name) is not None})
     atexit.register(client.close)
     journal = Journal(str(job["evidence"])) if job.get("evidence") else None
@@ -31,7 +32,7 @@ def trl_function(job: Mapping[str, Any]) -> Callable[..., list[float | None]]:
                      ) -> list[float | None]:  # fmt: skip
         step = getattr(trainer_state, "global_step", None)
         ids: Sequence[Sequence[int] | None] = completion_ids or [None] * len(prompts)
-        samples = [_sample(prompt, completion, tokens, step, job,
+        samples = [_sample(prompt, _text(completion, tokens, tokenizer), tokens, step, job,
                            {name: values[index] for name, values in columns.items() if _is_column(values, prompts)})
                    for index, (prompt, completion, tokens) in
                    enumerate(zip(prompts, completions, ids, strict=True))]  # fmt: skip
@@ -54,10 +55,21 @@ def _is_column(values: Any, prompts: Sequence[Any]) -> bool:
     return isinstance(values, list | tuple) and len(values) == len(prompts)
 
 
-def _sample(prompt: Any, completion: Any, tokens: Sequence[int] | None, step: int | None, job: Mapping[str, Any],
+def _text(completion: Any, tokens: Sequence[int] | None, tokenizer: Any) -> str:
+    """What the model wrote, without the tokens that end it. A completion of several messages holds results of tools,
+    which the model did not write: its text is TRL's."""
+    several = not isinstance(completion, str) and len(completion) != 1
+    if tokenizer is None or tokens is None or several:
+        return completion if isinstance(completion, str) else "".join(_content(item) for item in completion)
+    end = len(tokens)
+    while end and tokens[end - 1] in (tokenizer.eos_token_id, tokenizer.pad_token_id):
+        end -= 1
+    return str(tokenizer.decode(tokens[:end], skip_special_tokens=False, clean_up_tokenization_spaces=False))
+
+
+def _sample(prompt: Any, text: str, tokens: Sequence[int] | None, step: int | None, job: Mapping[str, Any],
             row: dict[str, Any]) -> dict[str, Any]:  # fmt: skip
     messages = [] if isinstance(prompt, str) else [dict(item) for item in prompt]
-    text = completion if isinstance(completion, str) else "".join(_content(item) for item in completion)
     return {name: row.pop(name, None) for name in COLUMNS} | {
         "completion": text, "prompt": messages, "step": step,
         "prompt_text": prompt if isinstance(prompt, str) else "\n\n".join(_content(item) for item in messages),

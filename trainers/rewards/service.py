@@ -3,8 +3,8 @@
 CONFIG.json holds `rewards` (see combining.components), and may hold `project` (the folder that paths are relative to)
 and `failed_value`; with `-` in its place it is the first line of standard input. Then one JSON object a line: asked
 `{"samples": [...], "skip": {name: outcome}}`, answered `{"results": [...]}` after a line `{"at": NAME}` for every
-component that is asked. The first line is `{"ready": [names]}`, or `{"problem": text}`. What components print goes to
-standard error.
+component that is asked. The first line is `{"ready": [names], "parts": [names of their parts]}`, or `{"problem":
+text}`. What components print goes to standard error.
 """
 
 from __future__ import annotations
@@ -38,7 +38,8 @@ def main() -> int:
     except (KedgeError, OSError) as error:
         output.write(json.dumps({"problem": str(error)}) + "\n")
         return 2
-    output.write(json.dumps({"ready": [part.name for part in parts]}) + "\n")
+    ready = {"ready": [part.name for part in parts], "parts": [name for part in parts for name in part.names[1:]]}
+    output.write(json.dumps(ready) + "\n")
     for line in asked:
         request = json.loads(line)
         samples = [Sample.read(record) for record in request["samples"]]

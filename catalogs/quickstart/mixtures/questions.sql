@@ -1,0 +1,6 @@
+/* ---
+stage: rlvr
+tokenizer: tiny
+template: chatml
+--- */
+SELECT row_id FROM kept
