@@ -91,13 +91,15 @@ class DriftReport:
 
     @property
     def verdict(self) -> str:
-        """The first line: the verdict, and counts over the benchmarks against the start."""
+        """The first line: the verdict, counts over the benchmarks against the start, and what else decided it."""
         name = "INSTRUMENT FAILURE" if self.instrument else self.judgement(self.last)
         first = [item for item in self.of(self.last) if item.a == self.start]
         count = {label: sum(item.direction == label for item in first) for label in (REGRESSED, IMPROVED, UNCHANGED)}
         undecided = sum(item.verdict == UNDECIDED for item in first)
+        also = "".join(f"; {item.verdict} beside {item.a}: {item.benchmark}" for item in self.of(self.last)
+                       if item.a != self.start and item.gate and item.verdict in (FAIL, UNDECIDED))  # fmt: skip
         return (f"{self.last} vs {self.start}: {name}: {count[REGRESSED]} regressed, {undecided} undecided, "
-                f"{count[IMPROVED]} improved, {count[UNCHANGED]} without a detected change")  # fmt: skip
+                f"{count[IMPROVED]} improved, {count[UNCHANGED]} without a detected change{also}")  # fmt: skip
 
 
 def drift(catalog: Catalog, reference: str, against: str | None = None, suite: str | None = None) -> DriftReport:

@@ -124,6 +124,7 @@ def test_a_loss_against_the_best_earlier_checkpoint_is_not_hidden_by_the_start(c
     assert only(report, "start").verdict == "PASS"
     best = only(report, "best")
     assert (best.a, best.verdict, best.num_candidates, report.exit_code) == ("sft@5", "FAIL", 2, 1)
+    assert report.verdict.endswith("without a detected change; FAIL beside sft@5: qa")
 
 
 def test_the_first_base_is_reported_and_gates_only_where_it_is_the_best(chained):
