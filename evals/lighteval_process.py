@@ -12,7 +12,7 @@ import types
 from pathlib import Path
 from typing import Any
 
-from curation.launching import die_with_command
+from curation.launching import compute_deterministically, die_with_command
 from evals import lighteval_tasks
 
 
@@ -27,13 +27,12 @@ def main(path: Path) -> None:
     import nltk
 
     nltk.download = lambda *_, **__: False  # its ifeval task downloads at import, and waits where the network drops
-    import torch
     from lighteval.logging.evaluation_tracker import EvaluationTracker
     from lighteval.models.model_input import GenerationParameters
     from lighteval.models.transformers.transformers_model import TransformersModelConfig
     from lighteval.pipeline import ParallelismManager, Pipeline, PipelineParameters
 
-    torch.use_deterministic_algorithms(True, warn_only=True)
+    compute_deterministically()
     # A relative name, because LightEval puts its cache inside the folder of an absolute one; made of the weights' hash,
     # because its cache is keyed by name.
     name = f"model-{job['weights_hash'][:16]}"

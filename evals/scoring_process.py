@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from curation.launching import die_with_command
+from curation.launching import compute_deterministically, die_with_command
 from curation.outputs import write_atomically
 
 SEQUENCES_PER_PART = 64
@@ -33,8 +33,7 @@ def main(path: Path) -> None:
         return
     import torch
 
-    torch.use_deterministic_algorithms(True, warn_only=True)
-    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # none is read
+    compute_deterministically()
     model = load(job)
     with torch.inference_mode():
         for folder, number, rows in open_parts:

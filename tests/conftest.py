@@ -141,6 +141,17 @@ def special_thoughts_model(tiny_model: Path, tmp_path_factory: pytest.TempPathFa
     return folder
 
 
+@pytest.fixture(scope="module")
+def verl_project(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Iterator[Path]:
+    """A project with frozen sums to ask and to learn, while verl's processes find the platform of the tests."""
+    from tests.verl_cpu import kedge_project
+
+    folder = tmp_path_factory.mktemp("verl") / "project"
+    folder.mkdir()
+    with kedge_project.without_accelerator():
+        yield kedge_project.make_project(folder, tiny_model)
+
+
 @pytest.fixture(scope="session")
 def shared_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A temporary folder that all workers of the session have in common."""

@@ -6,7 +6,6 @@ import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -34,25 +33,15 @@ except UserError as absent:
 pytestmark = [pytest.mark.verl, pytest.mark.timeout(1500)]
 
 
-@pytest.fixture(scope="module", autouse=True)
-def without_accelerator() -> Iterator[None]:
-    """verl's processes find the platform and the rollout of these tests."""
-    with kedge_project.without_accelerator():
-        yield
-
-
 @pytest.fixture(scope="module")
-def root(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Path:
+def root(verl_project: Path, tiny_model: Path) -> Path:
     """An SFT and a GRPO run, audited."""
-    folder = tmp_path_factory.mktemp("verl") / "project"
-    folder.mkdir()
-    kedge_project.make_project(folder, tiny_model)
-    write_run(folder, "sft", tiny_model, SFT | {"trainer.total_epochs": 2, "trainer.save_freq": 4})
-    write_run(folder, "grpo", tiny_model, PRESETS["grpo"] | RL | {"trainer.total_training_steps": 2})
-    with inside(folder):
+    write_run(verl_project, "sft", tiny_model, SFT | {"trainer.total_epochs": 2, "trainer.save_freq": 4})
+    write_run(verl_project, "grpo", tiny_model, PRESETS["grpo"] | RL | {"trainer.total_training_steps": 2})
+    with inside(verl_project):
         for name in ("sft", "grpo"):
             assert cli.run(["audit", name]) == 0
-    return folder
+    return verl_project
 
 
 def test_a_rehearsal_trains_three_steps_and_its_figures_replace_the_planned_ones(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -40,26 +39,17 @@ ODD: list[dict[str, Any]] = [
 ]  # fmt: skip
 
 
-@pytest.fixture(scope="module", autouse=True)
-def without_accelerator() -> Iterator[None]:
-    with kedge_project.without_accelerator():
-        yield
-
-
 @pytest.fixture(scope="module")
-def root(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Path:
-    folder = tmp_path_factory.mktemp("verl") / "project"
-    folder.mkdir()
-    kedge_project.make_project(folder, tiny_model)
-    (folder / "odd.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ODD))
-    (folder / "catalogs" / "mixtures" / "odd.sql").write_text(
+def root(verl_project: Path, tiny_model: Path) -> Path:
+    (verl_project / "odd.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ODD))
+    (verl_project / "catalogs" / "mixtures" / "odd.sql").write_text(
         kedge_project.MIXTURE.format(stage="sft").replace("FROM kept", "SELECT row_id FROM kept WHERE source = 'odd'")
     )
-    with inside(folder):
+    with inside(verl_project):
         assert cli.run(["add", "odd.jsonl", "--stage", "sft"]) == 0
         for name in ("asked", "odd"):
             assert cli.run(["mix", "build", name]) == 0
-    return folder
+    return verl_project
 
 
 def job_of(root: Path, name: str) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -37,18 +37,9 @@ PATIENCE_SECONDS = 600
 SAVED = 30  # steps between checkpoints: more of them than can be merged meanwhile would have to be waited for
 
 
-@pytest.fixture(scope="module", autouse=True)
-def without_accelerator() -> Iterator[None]:
-    """verl's processes find the platform and the rollout of these tests."""
-    with kedge_project.without_accelerator():
-        yield
-
-
 @pytest.fixture(scope="module")
-def root(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Path:
-    folder = tmp_path_factory.mktemp("verl") / "project"
-    folder.mkdir()
-    return kedge_project.make_project(folder, tiny_model)
+def root(verl_project: Path, tiny_model: Path) -> Path:
+    return verl_project
 
 
 @pytest.fixture(scope="module")

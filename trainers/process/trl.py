@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from curation.errors import EXIT_FAILED, EXIT_INSTRUMENT
-from curation.launching import die_with_command
+from curation.launching import compute_deterministically, die_with_command
 from trainers.process import Job, comparing, models, rehearsal, rows
 from trainers.process.recording import callbacks, tell_failure
 
@@ -91,12 +91,9 @@ def rehearse(trainer: Any, job: Job) -> int:
 
 def make(job: Job) -> Any:
     """TRL's own trainer of a job, with its rows prepared."""
-    import torch
     import trl
 
-    torch.use_deterministic_algorithms(True, warn_only=True)
-    # an eighth of a step, and nothing here reads memory that it did not write
-    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    compute_deterministically()
     kind = KINDS[job["trainer"]]
     args = getattr(trl, f"{kind.name}Config")(**arguments(job))
     held_out = kind.rows(job, job["held_out"]) if str(args.eval_strategy) not in ("no", "IntervalStrategy.NO") else None

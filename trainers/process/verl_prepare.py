@@ -91,9 +91,10 @@ def _possible(job: Job, entry: str) -> None:
                                 f"use {' or '.join(MERGED)}", key="trainer.strategy"))  # fmt: skip
     hidden = hidden_marks(Path(job["tokenizer"])) if entry == "rl" and job["rewards"] else []
     if hidden:
-        problems.append(Problem(f"verl decodes answers without special tokens, and {' and '.join(hidden)} are such in "
-                                "this vocabulary: no reward would see where a thought ends", 'set "special": false of them '
-                                "in tokenizer.json (ids stay as they are), and name that tokenizer",
+        marks = " and ".join(hidden)
+        problems.append(Problem(f"verl decodes answers without special tokens, and {marks} are such in this vocabulary: "
+                                "no reward would see where a thought ends", 'set "special": false of them in '
+                                "tokenizer.json (ids stay as they are), and name that tokenizer",
                                 key="tokenizer"))  # fmt: skip
     if problems:
         raise UserError(problems)
