@@ -36,16 +36,17 @@ ADDED = (
 )  # fmt: skip
 UNDER_VERL = RL | {
     "max_prompt_length": 40, "max_response_length": 40, "trainer.test_freq": -1,
-    f"{ACTOR}.ppo_micro_batch_size_per_gpu": 32, f"{ROLLOUT}.log_prob_micro_batch_size_per_gpu": 64,
+    f"{ACTOR}.ppo_micro_batch_size_per_gpu": 64, f"{ACTOR}.optim.lr": 1e-4, f"{ACTOR}.optim.lr_warmup_steps": 5,
+    f"{ROLLOUT}.log_prob_micro_batch_size_per_gpu": 64,
     "actor_rollout_ref.ref.log_prob_micro_batch_size_per_gpu": 64,
 }  # fmt: skip
 VERL_GRPO = PRESETS["grpo"] | UNDER_VERL | {
-    "train_batch_size": 8, f"{ACTOR}.ppo_mini_batch_size": 8, f"{ROLLOUT}.n": 8, f"{ACTOR}.optim.lr": 1e-4,
+    "train_batch_size": 32, f"{ACTOR}.ppo_mini_batch_size": 32, f"{ROLLOUT}.n": 8,
     "trainer.total_epochs": 2, "trainer.total_training_steps": 60, "trainer.save_freq": 30,
 }  # fmt: skip
 VERL_PPO = PRESETS["ppo"] | UNDER_VERL | CRITIC | {
-    "train_batch_size": 64, f"{ACTOR}.ppo_mini_batch_size": 64, f"{ROLLOUT}.n": 1, f"{ACTOR}.optim.lr": 1e-4,
-    "critic.optim.lr": 3e-4, "critic.ppo_mini_batch_size": 64, "critic.ppo_micro_batch_size_per_gpu": 32,
+    "train_batch_size": 128, f"{ACTOR}.ppo_mini_batch_size": 128, f"{ROLLOUT}.n": 1,
+    "critic.optim.lr": 3e-4, "critic.ppo_mini_batch_size": 128, "critic.ppo_micro_batch_size_per_gpu": 64,
     "trainer.critic_warmup": 5, "trainer.total_epochs": 4, "trainer.total_training_steps": 60, "trainer.save_freq": 30,
 }  # fmt: skip
 RUNS_UNDER_VERL: dict[str, dict[str, Any]] = {

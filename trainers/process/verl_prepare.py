@@ -92,9 +92,9 @@ def _possible(job: Job, entry: str) -> None:
     hidden = hidden_marks(Path(job["tokenizer"])) if entry == "rl" and job["rewards"] else []
     if hidden:
         marks = " and ".join(hidden)
-        problems.append(Problem(f"verl decodes answers without special tokens, and {marks} are such in this vocabulary: "
-                                "no reward would see where a thought ends", 'set "special": false of them in '
-                                "tokenizer.json (ids stay as they are), and name that tokenizer",
+        problems.append(Problem(f"verl decodes answers without special tokens, and {marks} are such in this "
+                                "vocabulary: no reward would see where a thought ends", 'set "special": false of them '
+                                "in tokenizer.json (ids stay as they are), and name that tokenizer",
                                 key="tokenizer"))  # fmt: skip
     if problems:
         raise UserError(problems)
