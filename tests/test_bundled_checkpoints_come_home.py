@@ -20,7 +20,7 @@ from curation.fingerprint import fingerprint
 from curation.quickstart.journey import inside
 from tests.bundled import without_kedge
 from tests.trl_runs import REWARDS, RL, make_project, train_here, write_run
-from trainers import bundling_rewards
+from trainers.bundling import rewards as reward_files
 
 STEPS = {"max_steps": 2, "save_steps": 1, "eval_strategy": "no"}
 LORA = {"r": 2, "target_modules": ["q_proj"]}
@@ -177,7 +177,7 @@ def test_what_components_read_is_in_the_bundle_or_asked_for(home: Path, tmp_path
             {"name": "reward_model", "path": [model, model]},
             {"name": "steps", "scorer": {"name": "reward_model", "path": model}},
             {"name": "judge", "endpoint": {"url": "http://127.0.0.1:1/v1"}}]  # fmt: skip
-    found, weights = bundling_rewards.write({"project": str(home), "rewards": uses}, tmp_path)
+    found, weights = reward_files.write({"project": str(home), "rewards": uses}, tmp_path)
     assert [use.get("path") for use in found] == [
         "functions/distinct.py:distinct", "functions/distinct_2.py:distinct", ["{reward_model}", "{reward_model_2}"],
         None, None]  # fmt: skip
@@ -185,7 +185,7 @@ def test_what_components_read_is_in_the_bundle_or_asked_for(home: Path, tmp_path
     assert list(weights) == ["reward_model", "reward_model_2", "reward_model_3"]
     assert all(checkpoints.weights_of(tiny_model)[1][:12] in what for what in weights.values())
     assert found[4]["judge"] == "judges/score.yaml" and (tmp_path / "judges" / "score.yaml").is_file()
-    wanted = bundling_rewards.requirements(uses)
+    wanted = reward_files.requirements(uses)
     assert {"httpx", "torch", "math-verify", "pydantic"} <= set(wanted)
 
 
@@ -196,5 +196,5 @@ def test_a_reward_that_another_package_brought_is_refused(home: Path, tmp_path: 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(registry, "entries", lambda kind: known | {"style": brought})
         with pytest.raises(UserError, match="'style' is a plug-in of their-rewards") as told:
-            bundling_rewards.write(job, tmp_path)
+            reward_files.write(job, tmp_path)
     assert "{name: function, path: FILE.py:NAME}" in str(told.value) and not list(tmp_path.iterdir())

@@ -11,7 +11,7 @@ import pytest
 from curation import checkpoints
 from curation.catalog import Catalog
 from tests.merging_models import adapter_of, moved, state
-from trainers.comparing_checkpoints import compare
+from trainers.merging.comparing import compare
 
 torch = pytest.importorskip("torch")
 

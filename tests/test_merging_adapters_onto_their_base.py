@@ -11,7 +11,7 @@ import pytest
 from curation import checkpoints
 from curation.errors import InstrumentError, UserError
 from tests.merging_models import adapter_of, moved, state
-from trainers.merging_adapters import merge_adapter
+from trainers.merging.adapters import merge_adapter
 
 torch = pytest.importorskip("torch")
 peft = pytest.importorskip("peft")

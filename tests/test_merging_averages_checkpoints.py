@@ -18,8 +18,8 @@ import pytest
 from curation import checkpoints
 from curation.errors import UserError
 from tests.merging_models import moved, state
-from trainers.merging import merge_linear
-from trainers.tensor_stream import to_bytes, to_floats
+from trainers.merging.linear import merge_linear
+from trainers.merging.tensor_stream import to_bytes, to_floats
 
 torch = pytest.importorskip("torch")
 
@@ -246,7 +246,7 @@ def test_memory_is_that_of_some_blocks_and_not_of_a_shard(pair, tmp_path: Path):
 MERGE = """
 import sys
 from pathlib import Path
-from trainers.merging import merge_linear
+from trainers.merging.linear import merge_linear
 merge_linear([Path(sys.argv[1]), Path(sys.argv[2])], [0.5, 0.5], Path(sys.argv[3]))
 """
 

@@ -15,8 +15,8 @@ from curation import environments
 from curation.auditing.model_shape import Shape
 from curation.config import Project
 from curation.errors import KedgeError, UserError
-from trainers.planning_catalogs import load, warnings
-from trainers.planning_steps import (
+from trainers.planning.catalogs import load, warnings
+from trainers.planning.steps import (
     TRL_BETA,
     TRL_DEFAULTS,
     VERL_DEFAULTS,
@@ -25,7 +25,7 @@ from trainers.planning_steps import (
     trl_settings,
     verl_settings,
 )
-from trainers.planning_work import (
+from trainers.planning.work import (
     Size,
     Work,
     device_hours,

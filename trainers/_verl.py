@@ -73,7 +73,7 @@ class VerlTrainer(Trainer):
         prepare(job, self.entry)
 
     def bundle(self, job: dict[str, Any], folder: Path) -> None:
-        from trainers.bundling_verl import write
+        from trainers.bundling.verl import write
 
         write(job, self.entry, folder)
 

@@ -35,7 +35,7 @@ def train(
         go(name, json)
         return
     if bundle is not None:
-        from trainers.bundling import bundle as write
+        from trainers.bundling.writing import bundle as write
 
         write(name, bundle)
         return
@@ -70,8 +70,8 @@ def plan(
 
     Example: kedge plan sft
     """
-    from trainers.planning import plan as make
-    from trainers.planning import print_plan
+    from trainers.planning.plan import plan as make
+    from trainers.planning.plan import print_plan
 
     print_plan(make(name, chain, iterations), json)
 
@@ -126,8 +126,8 @@ def merge(
 
     Example: kedge checkpoint merge --help
     """
-    from trainers.merge_checkpoints import merge as merged
-    from trainers.merge_checkpoints import print_merged
+    from trainers.merging.command import merge as merged
+    from trainers.merging.command import print_merged
 
     print_merged(merged(references, weight or [], run, waive), json)
 
@@ -141,8 +141,8 @@ def compare(
 
     Example: kedge checkpoint compare sft@75 sft@150
     """
-    from trainers.comparing_checkpoints import compare as compared
-    from trainers.comparing_checkpoints import print_comparison
+    from trainers.merging.comparing import compare as compared
+    from trainers.merging.comparing import print_comparison
 
     print_comparison(compared(first, second), json)
 

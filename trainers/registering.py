@@ -14,7 +14,7 @@ from curation.config import find_project
 from curation.console import out, print_json, say, table
 from curation.errors import Problem, UserError
 from curation.runs import Run
-from trainers import bundle_record
+from trainers.bundling import record as bundle_record
 from trainers.retention import Verdict, standing
 from trainers.rewards import evidence
 

@@ -196,7 +196,7 @@ def starting_weights(training: Training, start: checkpoints.Checkpoint) -> tuple
     merged = training.folder / "start"
     if merged.is_dir():
         return merged, checkpoints.weights_of(merged)[1]
-    from trainers.merging_adapters import merge_adapter
+    from trainers.merging.adapters import merge_adapter
 
     say(f"merging {start.id} onto its base")
     _, digest, agreement = merge_adapter(base, start.folder(training.catalog), merged, base_hash=start.base_hash)

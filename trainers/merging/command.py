@@ -13,8 +13,8 @@ from curation.checkpoints import Checkpoint
 from curation.config import find_project, shown
 from curation.console import out, print_json, say
 from curation.errors import Problem, UserError
-from trainers.merging import RECORD, linear_record, merge_linear
-from trainers.merging_adapters import check_base, merge_adapter
+from trainers.merging.adapters import check_base, merge_adapter
+from trainers.merging.linear import RECORD, linear_record, merge_linear
 from trainers.registering import require_run_name
 
 STEPS_PER_WEIGHT = 1000  # a merge with 0.3 of B is step 300

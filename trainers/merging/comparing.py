@@ -19,8 +19,8 @@ from curation.config import find_project
 from curation.console import out, print_json, table
 from curation.errors import UserError
 from trainers.likeness import config_differences, generation_differences, group_of, read, text_differences
-from trainers.merge_checkpoints import require_weights
-from trainers.tensor_stream import Tensor, blocks, equal_bytes, tensors_of
+from trainers.merging.command import require_weights
+from trainers.merging.tensor_stream import Tensor, blocks, equal_bytes, tensors_of
 
 GROUPS = ("embed", "attention", "mlp", "norm", "head", "other", "all")
 MOST_NAMES = 20

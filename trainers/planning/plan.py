@@ -22,9 +22,9 @@ from curation.console import out, print_json, table
 from curation.errors import UserError
 from curation.mixtures import find_frozen
 from curation.runs import Run
-from trainers.planning_catalogs import HardwareFile, load, warnings
-from trainers.planning_steps import Settings, settings_of
-from trainers.planning_work import Size, Work, device_hours, preference_work, rl_work, training_flops
+from trainers.planning.catalogs import HardwareFile, load, warnings
+from trainers.planning.steps import Settings, settings_of
+from trainers.planning.work import Size, Work, device_hours, preference_work, rl_work, training_flops
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,8 @@ import numpy as np
 from curation import checkpoints
 from curation.errors import InstrumentError, Problem, UserError
 from trainers.likeness import group_of, read
-from trainers.merging import copy_beside, publishing, write_record
-from trainers.tensor_stream import Tensor, tensors_of
+from trainers.merging.linear import copy_beside, publishing, write_record
+from trainers.merging.tensor_stream import Tensor, tensors_of
 
 SEQUENCES, LENGTH = 4, 32
 # Unmerged, a layer's input meets W and the adapter apart and every product is rounded; merged, W + BA was rounded once.

@@ -14,8 +14,8 @@ from typing import Any
 from curation import environments
 from curation.config import shown
 from curation.console import say
-from trainers import bundling_rewards
-from trainers.bundling import render, start_of
+from trainers.bundling import rewards as reward_files
+from trainers.bundling.writing import render, start_of
 from trainers.process import verl_prepare, verl_settings
 
 SHIM = "{here}/source/trainers/rewards/verl_shim.py"
@@ -43,7 +43,7 @@ class Places:
                 return there + value[len(place) :]
         path = Path(value)
         if path.is_absolute() and path.is_file():
-            return f"{{here}}/files/{bundling_rewards.taken(path, self.folder / 'files')}"
+            return f"{{here}}/files/{reward_files.taken(path, self.folder / 'files')}"
         if path.is_absolute() and path.is_dir():
             self.weights[name] = value
             return f"{{{name}}}"
@@ -61,7 +61,7 @@ def write(job: dict[str, Any], entry: str, folder: Path) -> None:
     for path in [*rows.glob("train*.parquet"), *rows.glob("val*.parquet"), rows / "left_out.jsonl"]:
         path.rename(folder / "data" / path.name)
     (rows / "tokenizer").rename(folder / "tokenizer")
-    rewards, weights = bundling_rewards.write(job, folder)
+    rewards, weights = reward_files.write(job, folder)
     places = Places(folder, {
         str(rows / "tokenizer"): "{here}/tokenizer", str(rows / "state"): "{output}/state", job["model"]: "{model}",
         str(rows / "rewards.json"): "{output}/rewards.json", str(rows): "{here}/data",
@@ -73,7 +73,7 @@ def write(job: dict[str, Any], entry: str, folder: Path) -> None:
         places.known[given[f"{verl_settings.REWARD}.path"]] = SHIM
     settings = {name: places.moved(name, value) for name, value in given.items()}
     shutil.rmtree(made)
-    asked = {"run": job["record"]["run"], "rewards": rewards} | bundling_rewards.failures(job)
+    asked = {"run": job["record"]["run"], "rewards": rewards} | reward_files.failures(job)
     launch = {"entry": entry, "backend": verl_prepare.backend(given, entry), "environment": verl_prepare.ENVIRONMENT,
               "max_steps": verl_settings.max_steps(given, entry, lengths["train"]), "sized": sized,
               "trust_remote_code": job["trust_remote_code"]}  # fmt: skip
@@ -91,7 +91,7 @@ def _texts(job: dict[str, Any], entry: str, settings: dict[str, Any], weights: d
     engine = str(settings.get("actor_rollout_ref.rollout.name", "")) if entry == "rl" else ""
     (folder / "requirements.txt").write_text(requirements(engine if engine in ENGINES else ""))
     if rewards:
-        bundling_rewards.write_requirements(bundling_rewards.requirements(rewards),
+        reward_files.write_requirements(reward_files.requirements(rewards),
                                             folder / "requirements-rewards.txt")  # fmt: skip
     modules = sorted(value for name, value in settings.items() if isinstance(value, str) and
                      (value.startswith("pkg://") or name.endswith(".external_lib")))  # fmt: skip

@@ -26,7 +26,7 @@ from curation import checkpoints
 from curation.errors import Problem, UserError
 from curation.outputs import sync
 from trainers.likeness import config_differences, group_of, text_differences
-from trainers.tensor_stream import Shard, Tensor, blocks, by_name, byte_blocks, equal_bytes, shards_of, to_bytes
+from trainers.merging.tensor_stream import Shard, Tensor, blocks, by_name, byte_blocks, equal_bytes, shards_of, to_bytes
 
 RECORD = "merge.json"
 COPIED = ("*.json", "*.jinja", "*.model", "*.txt", "*.py", "additional_chat_templates")

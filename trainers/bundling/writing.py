@@ -18,8 +18,9 @@ from curation.catalog import Catalog, write_parquet
 from curation.config import SHIPPED, find_project
 from curation.console import out, say
 from curation.errors import UserError
-from trainers import bundle_record, bundling_rewards
 from trainers._trl import TRLTrainer
+from trainers.bundling import record as bundle_record
+from trainers.bundling import rewards as reward_files
 from trainers.training import Training, job_of, prepared
 
 PACKAGES = ("trl", "transformers", "torch", "datasets", "accelerate", "pyarrow")
@@ -73,11 +74,11 @@ def _trl(training: Training, job: dict[str, Any], folder: Path) -> None:
             rows = kind.rows(job, job[name]).with_format("arrow")[:]
             write_parquet(folder / "data" / f"{'train' if name == 'parts' else name}.parquet", rows)
     lora = None if job["lora"] is None else lora_arguments(job)
-    rewards, scoring_weights = bundling_rewards.write(job, folder)
+    rewards, scoring_weights = reward_files.write(job, folder)
     asked = {"trainer": job["trainer"], "stage": job["stage"], "record": job["record"], "rewards": rewards, "config":
              {name: job["config"].get(name) for name in ("max_completion_length",)}}  # fmt: skip
     given = {"config": options(job), "dtype": job["dtype"], "lora": lora,
-             "job": asked | bundling_rewards.failures(job)}  # fmt: skip
+             "job": asked | reward_files.failures(job)}  # fmt: skip
     (folder / "config.json").write_text(json.dumps(given, indent=1, sort_keys=True))
     scoring = job["trainer"] == "trl_reward"
     roles = {role: f"{item.id} ({item.weights_hash[:12]})" for role, item in training.run.roles().items()
@@ -89,8 +90,8 @@ def _trl(training: Training, job: dict[str, Any], folder: Path) -> None:
            model_arguments=", num_labels=1" if scoring else "",
            has_template=job["template"] is not None)  # fmt: skip
     wanted = [*PACKAGES, *(["peft"] if lora else [])]
-    more = bundling_rewards.requirements(rewards) if rewards else []
-    bundling_rewards.write_requirements([*wanted, *(name for name in more if name not in wanted)],
+    more = reward_files.requirements(rewards) if rewards else []
+    reward_files.write_requirements([*wanted, *(name for name in more if name not in wanted)],
                                         folder / "requirements.txt")  # fmt: skip
     render("README.md.j2", folder / "README.md", **named, rewards=rewards)
 

@@ -10,8 +10,8 @@ from pydantic import Field, RootModel
 
 from curation.config import SHIPPED, Project, Strict, parse, read_text, read_yaml, shown
 from curation.errors import Problem, UserError, did_you_mean
-from trainers.planning_steps import Settings
-from trainers.planning_work import Decoding, Device
+from trainers.planning.steps import Settings
+from trainers.planning.work import Decoding, Device
 
 TOLERANCE = 1e-9
 LABELS = {"learning_rate": "the learning rate", "beta": "beta", "epochs": "the number of epochs",

@@ -1,0 +1,1 @@
+"""`kedge plan`: steps, tokens, memory, hours and cost of a run or a chain before it starts."""
