@@ -32,17 +32,20 @@ from tests.verl_cpu.kedge_project import ACTOR, CRITIC, RL, ROLLOUT
 from trainers.verl_rl import PRESETS
 
 ADDED = (
-    ("data/skills.jsonl", "--stage", "midtrain"), ("addition",), ("data/reversal.jsonl",), ("pairs",), ("questions",),
+    ("data/skills.jsonl", "--stage", "midtrain"), ("addition",), ("data/reversal.jsonl",), ("pairs",), ("judged",),
+    ("questions",),
 )  # fmt: skip
 UNDER_VERL = RL | {
     "max_prompt_length": 40, "max_response_length": 40, "trainer.test_freq": -1,
+    "trainer.v1.sampler.custom_sampler.path": str(kedge_project.HERE / "sampler.py"),
+    "trainer.v1.sampler.custom_sampler.name": "OftenLooking",
     f"{ACTOR}.ppo_micro_batch_size_per_gpu": 64, f"{ACTOR}.optim.lr": 1e-4, f"{ACTOR}.optim.lr_warmup_steps": 5,
     f"{ROLLOUT}.log_prob_micro_batch_size_per_gpu": 64,
     "actor_rollout_ref.ref.log_prob_micro_batch_size_per_gpu": 64,
 }  # fmt: skip
 VERL_GRPO = PRESETS["grpo"] | UNDER_VERL | {
     "train_batch_size": 32, f"{ACTOR}.ppo_mini_batch_size": 32, f"{ROLLOUT}.n": 8,
-    "trainer.total_epochs": 2, "trainer.total_training_steps": 60, "trainer.save_freq": 30,
+    "trainer.total_epochs": 2, "trainer.total_training_steps": 100, "trainer.save_freq": 50,
 }  # fmt: skip
 VERL_PPO = PRESETS["ppo"] | UNDER_VERL | CRITIC | {
     "train_batch_size": 128, f"{ACTOR}.ppo_mini_batch_size": 128, f"{ROLLOUT}.n": 1,
@@ -74,7 +77,7 @@ PURPOSES = (
 
 
 def make(folder: Path) -> None:
-    """The quickstart's project with its five sources added and measured, and the runs under verl."""
+    """The quickstart's project with its six sources added and measured, and the runs under verl."""
     from curation.quickstart.journey import prepare
 
     prepare(folder)

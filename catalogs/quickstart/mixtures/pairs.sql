@@ -3,4 +3,4 @@ stage: preference
 tokenizer: tiny
 template: chatml
 --- */
-SELECT row_id FROM kept
+SELECT row_id FROM kept WHERE source = 'pairs'
