@@ -12,7 +12,7 @@ from curation import schema
 from curation.catalog import Catalog, write_parquet
 from curation.config import SqlFile, Strict, load_sql, shown
 from curation.errors import GateFailed, Problem, UserError, did_you_mean
-from curation.fingerprint import fingerprint
+from curation.fingerprint import fingerprint, hash_file
 from curation.measuring import Measure, Needs, ensure, measure_fingerprint, needed, signal_parts
 from curation.outputs import Manifest
 from curation.queries import at_line, require_repeatable, single_select, sql_error
@@ -54,6 +54,14 @@ class FrozenMixture:
     @property
     def num_rows(self) -> int:
         return int(self.manifest.counts["num_rows"])
+
+    @property
+    def content(self) -> str:
+        """The identity of its rows in their order, held-out ones too. A mixture that is frozen again, because a rule,
+        a macro or a source changed, has another fingerprint; where its rows are the same, so are weights trained on
+        them."""
+        held_out = [hash_file(path) for path in self.held_out]
+        return fingerprint({"train": [part.hash for part in self.manifest.parts], "held_out": held_out})
 
 
 @dataclass

@@ -92,10 +92,10 @@ class Run:
         """Name or path of the chat template: the run file's, else the tokenizer's own (`tokenizer`)."""
         return self.file.template or "tokenizer"
 
-    def fingerprint(self, mixture_fingerprint: str) -> str:
-        """What the trained weights depend on: trainer, options, mixture, starting weights, template, kwargs, rewards
-        with the bytes that they read. Waivers, suite, launcher, monitors and limits do not change the weights and are
-        left out. Raises UserError where a reward cannot be made."""
+    def fingerprint(self, mixture_content: str) -> str:
+        """What the trained weights depend on: trainer, options, the mixture's rows (`FrozenMixture.content`), starting
+        weights, template, kwargs, rewards with the bytes that they read. Waivers, suite, launcher, monitors and limits
+        do not change the weights and are left out. Raises UserError where a reward cannot be made."""
         start = self.start()
         covered = ("trainer", "tokenizer", "template", "template_kwargs", "num_processes", "trust_remote_code")
         more: dict[str, Any] = {role: item.weights_hash for role, item in self.roles().items()}
@@ -109,7 +109,7 @@ class Run:
             more["extends"] = start.id
         return fingerprint(
             {name: getattr(self.file, name) for name in covered} | more
-            | {"mixture": mixture_fingerprint, "start": start.weights_hash}
+            | {"mixture": mixture_content, "start": start.weights_hash}
         )  # fmt: skip
 
     @functools.cached_property

@@ -10,6 +10,7 @@ import yaml
 from curation import checkpoints
 from curation.catalog import Catalog
 from curation.config import find_project
+from curation.mixtures import find_frozen
 from tests.trl_runs import make_project, train_here, write_run
 from trainers.chain import Steps, stages, walk
 
@@ -62,6 +63,18 @@ def test_a_chain_trains_every_stage_once_and_an_edit_repeats_what_follows_alone(
     after = hashes(inside)
     assert after["first"] == before["first"] and after["second"] != before["second"]
     assert after["third"] != before["third"]
+
+
+def test_a_mixture_that_is_frozen_again_with_the_same_rows_trains_nothing_again(
+    inside: Catalog, project: Path, kedge, tiny_model: Path
+):
+    assert kedge("train", "third", "--chain")[0] == 0
+    before, frozen = hashes(inside), find_frozen(inside, "pairs")
+    path = project / "catalogs" / "mixtures" / "pairs.sql"
+    path.write_text(path.read_text().replace("FROM kept", "FROM (SELECT * FROM kept)"))
+    code, _, err = kedge("train", "third", "--chain")
+    assert find_frozen(inside, "pairs").fingerprint != frozen.fingerprint
+    assert code == 0 and err.count("is trained as its file is now") == 3 and hashes(inside) == before, err
 
 
 def test_a_stage_comes_after_all_that_it_starts_from_or_needs(inside: Catalog):

@@ -13,6 +13,7 @@ from curation.catalog import Catalog
 from curation.config import find_project
 from curation.console import out, print_json, say, table
 from curation.errors import Problem, UserError
+from curation.mixtures import find_frozen
 from curation.runs import Run
 from trainers.bundling import record as bundle_record
 from trainers.retention import Verdict, standing
@@ -104,7 +105,7 @@ def _bundled(catalog: Catalog, path: Path, run: str, place: Path, base: str | No
 def _tell_change(catalog: Catalog, record: dict[str, Any]) -> None:
     """Say where the run's file is not what it was when it was bundled."""
     try:
-        now = Run(catalog, record["run"]).fingerprint(record["mixture"].partition("@")[2])
+        now = Run(catalog, record["run"]).fingerprint(find_frozen(catalog, record["mixture"]).content)
     except UserError:
         say(f"{record['run']} has no run file here that can be read")
         return

@@ -77,7 +77,7 @@ def prepared(catalog: Catalog, name: str, origin: str | None = None) -> Training
     if trainer.config().get("eval_strategy", "no") != "no" and not subject.mixture.held_out:
         raise UserError("the mixture has no held-out rows to evaluate on", "give a source of it a share (held_out: "
                         "0.05), or remove the option", where=run.where, key="trainer.eval_strategy")  # fmt: skip
-    digest = run.fingerprint(subject.mixture.fingerprint)
+    digest = run.fingerprint(subject.mixture.content)
     fates = (audit.folder or subject.folder(catalog)) / "fates.parquet"
     return Training(catalog, run, trainer, subject, audit.key, fates, digest,
                     catalog.folder("runs", run.name, digest[:16]),

@@ -105,7 +105,7 @@ def plan_run(catalog: Catalog, run: Run) -> Plan:
 def rehearsed(catalog: Catalog, run: Run, steps: int) -> Place | None:
     """This machine, where the run as it is now was rehearsed on it (`kedge train RUN --rehearse`)."""
     try:
-        digest = run.fingerprint(find_frozen(catalog, run.file.mixture).fingerprint)
+        digest = run.fingerprint(find_frozen(catalog, run.file.mixture).content)
         found = json.loads((catalog.folder("runs", run.name, digest[:16]) / "rehearsal.json").read_text())
     except (UserError, FileNotFoundError):  # its parent is not trained, or nobody rehearsed it
         return None
