@@ -98,8 +98,10 @@ def test_verl_holding_fewer_rows_or_rendering_other_ids_is_an_instrument_failure
     ({"config": {"reward.custom_reward_function.path": "x"}}, "the run names rewards and a reward function of verl"),
     ({"config": {"actor_rollout_ref.actor.strategy": "veomni"}}, "does not know the checkpoints of 'veomni'"),
 ])  # fmt: skip
-def test_what_the_wrapper_cannot_do_is_said_before_anything_is_written(tmp_path: Path, more: dict, expected: str):
-    job = {"roles": {}, "resume": None, "rewards": [{"name": "answer"}], "config": {},
+def test_what_the_wrapper_cannot_do_is_said_before_anything_is_written(
+    tmp_path: Path, tiny_model: Path, more: dict, expected: str
+):
+    job = {"roles": {}, "resume": None, "rewards": [{"name": "answer"}], "config": {}, "tokenizer": str(tiny_model),
            "output": str(tmp_path / "weights")}  # fmt: skip
     with pytest.raises(UserError, match=expected):
         verl_prepare.prepare(job | more, "rl")

@@ -48,9 +48,9 @@ VERL_GRPO = PRESETS["grpo"] | UNDER_VERL | {
     "trainer.total_epochs": 2, "trainer.total_training_steps": 100, "trainer.save_freq": 50,
 }  # fmt: skip
 VERL_PPO = PRESETS["ppo"] | UNDER_VERL | CRITIC | {
-    "train_batch_size": 128, f"{ACTOR}.ppo_mini_batch_size": 128, f"{ROLLOUT}.n": 1,
-    "critic.optim.lr": 3e-4, "critic.ppo_mini_batch_size": 128, "critic.ppo_micro_batch_size_per_gpu": 64,
-    "trainer.critic_warmup": 5, "trainer.total_epochs": 4, "trainer.total_training_steps": 60, "trainer.save_freq": 30,
+    "train_batch_size": 256, f"{ACTOR}.ppo_mini_batch_size": 256, f"{ROLLOUT}.n": 1,
+    "critic.optim.lr": 3e-4, "critic.ppo_mini_batch_size": 256, "critic.ppo_micro_batch_size_per_gpu": 64,
+    "trainer.critic_warmup": 5, "trainer.total_epochs": 8, "trainer.total_training_steps": 60, "trainer.save_freq": 60,
 }  # fmt: skip
 RUNS_UNDER_VERL: dict[str, dict[str, Any]] = {
     "verl_grpo": {"trainer": VERL_GRPO, "parent": "apo", "rewards": [{"name": "answer"}]},
