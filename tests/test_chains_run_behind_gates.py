@@ -97,6 +97,23 @@ def test_a_gate_that_does_not_open_ends_the_chain(inside: Catalog, step: str, co
     assert {stage.run: list(stage.codes) for stage in went} == taken and went[0].stopped_at == step
 
 
+def test_mixtures_that_a_suite_asks_are_frozen_once_and_before_anything_trains(
+    inside: Catalog, project: Path, tiny_model: Path
+):
+    for kind, name, value in (
+        ("suites", "judged", {"benchmarks": [{"name": "held"}, {"name": "absent"}]}),
+        ("benchmarks", "held", {"kind": "reward", "mixture": "prompts"}),
+    ):
+        (project / "catalogs" / kind).mkdir(exist_ok=True)
+        (project / "catalogs" / kind / f"{name}.yaml").write_text(yaml.safe_dump(value))
+    child(project, tiny_model, "fourth", "first", suite="judged")
+    told = []
+    steps = {name: lambda subject, name=name: told.append((name, subject)) or 0
+             for name in ("freeze", "audit", "train", "evaluate", "drift")}  # fmt: skip
+    walk(inside, "fourth", Steps(**steps))
+    assert told[:3] == [("freeze", "pairs"), ("freeze", "prompts"), ("audit", "first")]
+
+
 def test_runs_in_a_circle_are_told(inside: Catalog, project: Path, kedge, tiny_model: Path):
     child(project, tiny_model, "hen", "egg")
     child(project, tiny_model, "egg", "hen")

@@ -1,18 +1,22 @@
 """`kedge train RUN --chain`: every stage that a run descends from, each behind its gates.
 
 Parents form a graph: a stage starts from one checkpoint and may need others (a reference, a teacher, a reward model).
-The mixtures of all are frozen first: a query that is wrong is told before anything trains, and a suite may judge early
-stages by rows that a later one holds out. Then of each stage, in an order in which every one comes after those that it
-needs: its audit passes, it is trained, its checkpoints are scored, and drift judges them. What is done is not done
-again, so that the same command goes on after a stop, and editing one stage repeats it and what follows, never what came
-before.
+The mixtures of all are frozen first, with those whose held-out rows a suite asks: a query that is wrong is told before
+anything trains, and early stages may be judged by rows that a later one holds out. Then of each stage, in an order in
+which every one comes after those that it needs: its audit passes, it is trained, its checkpoints are scored, and drift
+judges them. What is done is not done again, so that the same command goes on after a stop, and editing one stage
+repeats it and what follows, never what came before.
 """
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from graphlib import CycleError, TopologicalSorter
+from typing import Any
+
+import yaml
 
 from curation.catalog import Catalog
 from curation.console import out, print_json, say, table
@@ -75,12 +79,29 @@ def needed(catalog: Catalog, run: Run) -> list[str]:
     return sorted({item.partition("@")[0] for item in named if item is not None} & set(known))
 
 
+def asked(catalog: Catalog, run: Run) -> set[str]:
+    """Mixtures whose held-out rows the benchmarks of a run's suite are made of. Files that cannot be read name none:
+    scoring tells what is wrong with them."""
+    found = set()
+    with contextlib.suppress(UserError, yaml.YAMLError, KeyError, TypeError, AttributeError):
+        for item in _read(catalog, "suites", str(run.file.suite))["benchmarks"]:
+            found.add(_read(catalog, "benchmarks", item["name"]).get("mixture"))
+    return {name for name in found if isinstance(name, str) and "@" not in name}
+
+
+def _read(catalog: Catalog, kind: str, name: str) -> Any:
+    return yaml.safe_load(catalog.project.path(kind, name, ".yaml").read_bytes())
+
+
 def walk(catalog: Catalog, name: str, steps: Steps) -> list[Stage]:
     """Freeze every mixture, then take every stage in order, up to the first that does not pass."""
     runs = stages(catalog, name)
     taken = [Stage(run.name) for run in runs]
+    frozen: set[str] = set()
     for run, stage in zip(runs, taken, strict=True):
-        stage.codes["freeze"] = steps.freeze(run.file.mixture)
+        wanted = sorted({run.file.mixture, *asked(catalog, run)} - frozen)
+        frozen |= set(wanted)
+        stage.codes["freeze"] = max((steps.freeze(mixture) for mixture in wanted), default=EXIT_OK)
     if any(stage.stopped_at for stage in taken):
         return taken
     for run, stage in zip(runs, taken, strict=True):
