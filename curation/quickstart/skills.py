@@ -119,15 +119,14 @@ def write_jsonl(path: Path, records: list[dict[str, Any]]) -> None:
 
 def write_data(folder: Path, *, rows: int, items: int) -> None:
     """The quickstart's files: `skills` (both, for mid-training), `addition` and `reversal` (for SFT), `pairs` (for
-    preference optimisation), `judged` (more of them, for a reward model), `questions` (for RL), and two benchmarks of
-    `items` questions that no training file holds."""
+    preference optimisation), `questions` (for RL), and two benchmarks of `items` questions that no training file
+    holds."""
     tests = {skill: held_out_items(skill, items) for skill in SKILLS}
     forbidden = {question for entries in tests.values() for question, _, _ in entries}
     write_jsonl(folder / "skills.jsonl", training_rows(["addition", "reversal"], 2 * rows, 1, forbidden))
     write_jsonl(folder / "addition.jsonl", spoil(training_rows(["addition"], rows, 2, forbidden)))
     write_jsonl(folder / "reversal.jsonl", training_rows(["reversal"], rows // 4, 3, forbidden))
     write_jsonl(folder / "pairs.jsonl", preference_rows(rows // 4, 4, forbidden))
-    write_jsonl(folder / "judged.jsonl", preference_rows(rows, 6, forbidden))
     write_jsonl(folder / "questions.jsonl", verifiable_rows(list(SKILLS), rows // 4, 5, forbidden))
     for skill, entries in tests.items():
         write_jsonl(folder / f"{skill}_test.jsonl", [

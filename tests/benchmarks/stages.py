@@ -1,8 +1,8 @@
 """Every stage of post-training on the quickstart's model, under TRL and verl: what each did to held-out rows.
 
 `python -m tests.benchmarks.stages [--folder DIR] [--without-verl]` makes the quickstart's project and walks, by kedge's
-own commands, mid-training -> SFT -> APO -> GRPO under TRL; from the same APO checkpoint GRPO under verl; and SFT ->
-reward model -> PPO under verl with that reward model, all without an accelerator (some half an hour on two cores).
+own commands, mid-training -> SFT -> APO -> GRPO under TRL, and from the same APO checkpoint GRPO under verl, all
+without an accelerator (some half an hour on two cores).
 Every figure is the drift report's: a stage's last checkpoint beside the one that it started from, on questions that no
 training file holds (`addition`, `reversal`), on held-out pairs (`preferred`, with the margin between chosen and
 rejected) and on held-out prompts (`rewarded`). The table and the JSON line say what each stage is for and whether it
@@ -28,12 +28,11 @@ from rich.table import Table
 from curation.errors import EXIT_OK, EXIT_UNDECIDED, UserError
 from tests.benchmarks.watching import kedge
 from tests.verl_cpu import kedge_project
-from tests.verl_cpu.kedge_project import ACTOR, CRITIC, RL, ROLLOUT
+from tests.verl_cpu.kedge_project import ACTOR, RL, ROLLOUT
 from trainers.verl_rl import PRESETS
 
 ADDED = (
-    ("data/skills.jsonl", "--stage", "midtrain"), ("addition",), ("data/reversal.jsonl",), ("pairs",), ("judged",),
-    ("questions",),
+    ("data/skills.jsonl", "--stage", "midtrain"), ("addition",), ("data/reversal.jsonl",), ("pairs",), ("questions",),
 )  # fmt: skip
 UNDER_VERL = RL | {
     "max_prompt_length": 40, "max_response_length": 40, "trainer.test_freq": -1,
@@ -47,37 +46,28 @@ VERL_GRPO = PRESETS["grpo"] | UNDER_VERL | {
     "train_batch_size": 32, f"{ACTOR}.ppo_mini_batch_size": 32, f"{ROLLOUT}.n": 8,
     "trainer.total_epochs": 2, "trainer.total_training_steps": 100, "trainer.save_freq": 50,
 }  # fmt: skip
-VERL_PPO = PRESETS["ppo"] | UNDER_VERL | CRITIC | {
-    "train_batch_size": 256, f"{ACTOR}.ppo_mini_batch_size": 256, f"{ROLLOUT}.n": 1,
-    "critic.optim.lr": 3e-4, "critic.ppo_mini_batch_size": 256, "critic.ppo_micro_batch_size_per_gpu": 64,
-    "trainer.critic_warmup": 5, "trainer.total_epochs": 8, "trainer.total_training_steps": 60, "trainer.save_freq": 60,
-}  # fmt: skip
 RUNS_UNDER_VERL: dict[str, dict[str, Any]] = {
     "verl_grpo": {"trainer": VERL_GRPO, "parent": "apo", "rewards": [{"name": "answer"}]},
-    "verl_ppo": {"trainer": VERL_PPO, "parent": "sft_both", "rewards": [{"name": "reward_model"}],
-                 "reward_model": "reward"},
 }  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Purpose:
-    """What a stage is for, and the benchmark that shows it: a `score` or `margin` above its start's, or, of a reward
-    model, which starts as no judge at all, an accuracy above that of `chance`."""
+    """What a stage is for, and the benchmark that shows it: a `score` or `margin` above its start's."""
 
     run: str
     benchmark: str
-    by: Literal["score", "margin", "chance"] = "score"
+    by: Literal["score", "margin"] = "score"
 
 
 PURPOSES = (
     Purpose("mid", "addition"), Purpose("sft_both", "rewarded"), Purpose("apo", "preferred", "margin"),
-    Purpose("grpo", "rewarded"), Purpose("verl_grpo", "rewarded"), Purpose("reward", "preferred", "chance"),
-    Purpose("verl_ppo", "rewarded"),
+    Purpose("grpo", "rewarded"), Purpose("verl_grpo", "rewarded"),
 )  # fmt: skip
 
 
 def make(folder: Path) -> None:
-    """The quickstart's project with its six sources added and measured, and the runs under verl."""
+    """The quickstart's project with its five sources added and measured, and the runs under verl."""
     from curation.quickstart.journey import prepare
 
     prepare(folder)
@@ -106,13 +96,12 @@ def figures(folder: Path, purpose: Purpose) -> dict[str, Any]:
               for item in own}  # fmt: skip
     margins = {item["benchmark"]: {name: item[name] for name in ("difference", "interval", "p", "n")}
                for item in report["margins"] if item["b"] == report["last"]}  # fmt: skip
-    (standing,) = (item for item in report["standings"]
-                   if (item["checkpoint"], item["benchmark"]) == (report["last"], purpose.benchmark))  # fmt: skip
-    did = {"score": lambda: scores[purpose.benchmark]["direction"] == "improved",
-           "margin": lambda: margins[purpose.benchmark]["interval"][0] > 0,
-           "chance": lambda: standing["score_interval"][0] > 0.5}[purpose.by]()  # fmt: skip
+    if purpose.by == "margin":
+        did = margins[purpose.benchmark]["interval"][0] > 0
+    else:
+        did = scores[purpose.benchmark]["direction"] == "improved"
     return {"start": report["start"], "last": report["last"], "scores": scores, "margins": margins,
-            "for": f"{purpose.benchmark}, {purpose.by}", "did": did, "score_interval": standing["score_interval"],
+            "for": f"{purpose.benchmark}, {purpose.by}", "did": did,
             "report": report["report"]}  # fmt: skip
 
 
@@ -144,9 +133,7 @@ def main() -> None:
     make(folder)
     run(folder, "train", "grpo", "--chain")
     purposes = [purpose for purpose in PURPOSES if not (asked.without_verl and purpose.run.startswith("verl_"))]
-    if asked.without_verl:
-        run(folder, "train", "reward", "--chain")
-    else:
+    if not asked.without_verl:
         with kedge_project.without_accelerator():
             for name in RUNS_UNDER_VERL:
                 run(folder, "train", name, "--chain")

@@ -1,6 +1,0 @@
-/* ---
-stage: preference
-tokenizer: tiny
-template: chatml
---- */
-SELECT row_id FROM kept WHERE source = 'judged'
