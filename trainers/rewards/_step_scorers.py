@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from abc import abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
@@ -11,9 +12,9 @@ from typing import Any, ClassVar
 from pydantic import Field, field_validator
 
 from curation.fingerprint import hash_folder
-from curation.judging import READ, JudgeSettings
+from curation.judging import READ
 from trainers.rewards import Reward, Sample, Score
-from trainers.rewards.judge import asked, checked, opened
+from trainers.rewards._judged import JudgedReward
 
 Steps = Sequence[str]
 
@@ -39,34 +40,24 @@ class StepScorer(Reward):
         """Each answer as one step."""
         return [scores[0] for scores in self.score_steps(samples, [[sample.completion] for sample in samples])]
 
+    @abstractmethod
     def score_steps(self, samples: Sequence[Sample], steps_of: Sequence[Steps]) -> list[list[Score]]:
-        raise NotImplementedError
+        """The scores of N rollouts' steps, as many as each has."""
 
 
-class JudgedSteps(StepScorer):
+class JudgedSteps(StepScorer, JudgedReward):
     """A judge that grades all steps in one reply, each as 0..1: `judge` is a file of catalogs/judges/ of kind `steps`.
     The rest as of the component `judge`."""
 
     version: ClassVar[int] = 1
+    asks: ClassVar[str] = "steps"
     judge: str = "steps"
-    rubric: str | None = Field(default=None, min_length=1)
-    endpoint: JudgeSettings = JudgeSettings()
-    wall_seconds: float = Field(default=50.0, gt=0)
-
-    @field_validator("judge")
-    @classmethod
-    def _is_there(cls, value: str) -> str:
-        checked(value, "steps")
-        return value
-
-    def identity(self) -> dict[str, Any]:
-        return super().identity() | {"file": asked(self.judge, "steps", self.rubric).model_dump()}
 
     def score_steps(self, samples: Sequence[Sample], steps_of: Sequence[Steps]) -> list[list[Score]]:
-        file = asked(self.judge, "steps", self.rubric)
+        file = self.file
         items = [(sample.prompt_text, [step.strip() for step in steps])
                  for sample, steps in zip(samples, steps_of, strict=True)]  # fmt: skip
-        answers = opened(self.endpoint).steps(file, items, self.wall_seconds) if items else []
+        answers = self.asked.steps(file, items, self.wall_seconds) if items else []
         return [[Score(file.share(value), "scored") for value in answer.value] if answer.outcome == READ
                 else [Score(None, answer.outcome)] * len(steps)
                 for answer, steps in zip(answers, steps_of, strict=True)]  # fmt: skip
