@@ -53,7 +53,7 @@ def scan_part(job: SeedJob) -> None:
     tally_G = np.zeros(len(index.keys_G), np.int64)
     found = []
     first_row = 0
-    for batch in file.iter_batches(BATCH_ROWS, columns=columns):
+    for batch in file.iter_batches(BATCH_ROWS, columns=columns, use_threads=False):
         texts = segments(pa.Table.from_batches([batch]), columns, FIELDS)
         found.append(scan(texts.data_B, texts.start_S, texts.end_S, texts.first_N1, kind, fold, index.wanted,
                           index.keys_G, index.first_C1, index.bits, index.whole_bits, tally_G, first_row))  # fmt: skip

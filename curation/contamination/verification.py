@@ -126,7 +126,7 @@ def verify_part(job: VerifyJob) -> None:
     columns = [name for name in SIDES[job.stage] if name in file.schema_arrow.names]
     tables = [EVIDENCE.empty_table()]
     first_row = 0
-    for batch in file.iter_batches(BATCH_ROWS, columns=["row_id", *columns]):
+    for batch in file.iter_batches(BATCH_ROWS, columns=["row_id", *columns], use_threads=False):
         chosen, mine = found.of_rows(first_row, first_row + batch.num_rows)
         first_row += batch.num_rows
         if len(chosen):
