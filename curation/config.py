@@ -80,12 +80,16 @@ class ProjectFile(Strict):
     classifiers: dict[str, str | dict[str, Any]] = {}
 
 
+YAML_LOADER: type[Any] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml's, where PyYAML was built with it
+
+
 def read_yaml(text: str, where: str, first_line: int = 1) -> tuple[Any, Lines]:
     """The value of a YAML document and the line of every key in it. Raises UserError with `file:line`."""
     try:
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
-        value = yaml.safe_load(text)
-    except yaml.YAMLError as error:
+        loader = YAML_LOADER(text)
+        node = loader.get_single_node()
+        value = loader.construct_document(node) if node is not None else None
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: a date that no calendar has
         mark = getattr(error, "problem_mark", None)
         line = first_line + mark.line if mark else first_line
         what = getattr(error, "problem", None) or str(error)

@@ -88,6 +88,13 @@ def test_broken_yaml_names_its_line(tmp_path: Path):
         load_yaml(path, Shape)
 
 
+def test_a_date_that_no_calendar_has_is_a_clear_error(tmp_path: Path):
+    path = tmp_path / "x.yaml"
+    path.write_text("stage: 2026-13-45\n")
+    with pytest.raises(UserError, match=r"x.yaml:1: is no valid YAML: month"):
+        load_yaml(path, Shape)
+
+
 def test_a_file_that_is_not_utf8_is_named(tmp_path: Path):
     path = tmp_path / "x.yaml"
     path.write_bytes(b"stage: \xff\xfe")

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from curation import checkpoints
+from curation import checkpoints, registry
 from curation.catalog import Catalog
 from curation.config import find_project
 from curation.errors import UserError
@@ -147,7 +148,7 @@ def test_a_model_by_path_is_covered_by_its_weights(project: Path, monkeypatch):
     by_path = edited(project, "by_path", reward_model=None, rewards=[{"name": "reward_model", "path": folders}])
     (read,) = by_path.reward_bytes.values()
     assert len(set(read["weights"])) == 2 and rewards_of(by_path)[0]["path"] == folders
-    check_roles(by_path)
+    check(by_path)
     swapped = edited(project, "by_path", reward_model=None, rewards=[{"name": "reward_model", "path": folders[::-1]}])
     assert swapped.fingerprint("data") != by_path.fingerprint("data")
 
@@ -160,14 +161,30 @@ def test_an_ensembles_members_are_stages_of_a_chain_and_keep_their_weights(proje
     assert "names it" in retention.needed_by_others(catalog, [member])["rm_1@2"]
 
 
+def check(run: Run) -> None:
+    check_roles(run, registry.make("trainers", run.trainer_name, run.options))
+
+
+@pytest.mark.parametrize("more, told", [
+    ({"rewards": [{"name": "answer"}]}, "reward_model: none of the rewards asks it"),
+    ({"rewards": []}, r"(?s)rewards: trl_grpo needs it; add at least.*reward_model: none of the rewards asks it"),
+    ({"reference": "rm_0"}, "reference: trl_grpo does nothing with it; remove it"),
+    ({"trainer": {"name": "trl_sft"}}, r"(?s)reward_model: trl_sft does nothing.*rewards: trl_sft does nothing"),
+])  # fmt: skip
+def test_what_a_run_names_and_nothing_uses_is_told(project: Path, monkeypatch, more: dict[str, Any], told: str):
+    monkeypatch.chdir(project)
+    with pytest.raises(UserError, match=told):
+        check(edited(project, "idle", **more))
+
+
 def test_reward_models_that_cannot_be_used_are_told(project: Path, monkeypatch):
     monkeypatch.chdir(project)
     catalog = Catalog(find_project(project))
     with pytest.raises(UserError, match="std has 2 numbers for 1 models; give one for each"):
-        check_roles(edited(project, "alone", reward_model="rm_0"))
+        check(edited(project, "alone", reward_model="rm_0"))
     record = checkpoints.find(catalog, "rm_0@2").model_copy(update={"run": "lora", "weights": "adapter"})
     checkpoints.register(catalog, record)
     with pytest.raises(UserError, match="lora@2 is an adapter; merge it first: kedge checkpoint merge lora@2"):
-        check_roles(edited(project, "adapted", reward_model=["rm_1", "lora"]))
+        check(edited(project, "adapted", reward_model=["rm_1", "lora"]))
     with pytest.raises(UserError, match="reward_model"):
         edited(project, "none", reward_model=[])

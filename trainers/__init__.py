@@ -48,10 +48,19 @@ class Launch:
         return "\n".join(["#!/bin/bash", *lines, shlex.join([*self.launcher.prefix, *command]), ""])
 
 
+# What a run file may name beside weights and rows, and what to write where a trainer needs it.
+EXTRAS = {"reference": "name a checkpoint or a model folder", "teacher": "name a checkpoint or a model folder",
+          "reward_model": "name a checkpoint or a model folder", "rewards": "add at least: rewards: [{name: answer}]"
+          }  # fmt: skip
+
+
 class Trainer(Plugin):
-    """A trainer. Its fields are the options of the framework's own configuration, in its names."""
+    """A trainer. Its fields are the options of the framework's own configuration, in its names. `uses` are the keys of
+    EXTRAS that it does something with, `needs` those without which it cannot start; a run with another is refused."""
 
     kind: ClassVar[str] = "trainers"
+    uses: ClassVar[frozenset[str]] = frozenset(EXTRAS)
+    needs: ClassVar[frozenset[str]] = frozenset()
 
     @abstractmethod
     def config(self) -> dict[str, Any]:

@@ -33,6 +33,7 @@ class TRLTrainer(Trainer):
     `fsdp_config` may name a file of catalogs/sharding/."""
 
     model_config = ConfigDict(frozen=True, extra="allow")
+    uses: ClassVar[frozenset[str]] = frozenset()
     config_class: ClassVar[str]
     reserved: ClassVar[frozenset[str]] = frozenset(RESERVED)
 

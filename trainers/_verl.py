@@ -33,6 +33,7 @@ class VerlTrainer(Trainer):
     others are checked against verl's configuration and registries, in its environment, before the launch."""
 
     model_config = ConfigDict(frozen=True, extra="allow")
+    uses: ClassVar[frozenset[str]] = frozenset()
     entry: ClassVar[str]  # the kind of job, as trainers/process/verl_settings.py tells them apart: rl, sft
     data_options: ClassVar[frozenset[str]]
     elsewhere: ClassVar[dict[str, str]] = {}  # names without dots that do not stand below data.

@@ -15,11 +15,11 @@ from curation.auditing.gate import Subject, require_passing, run_subject
 from curation.catalog import Catalog
 from curation.config import find_project, shown
 from curation.console import out, print_json, progress, say
-from curation.errors import EXIT_OK, GateFailed, InstrumentError, UserError
+from curation.errors import EXIT_OK, GateFailed, InstrumentError, Problem, UserError
 from curation.fingerprint import hash_bytes
 from curation.outputs import Manifest, write_atomically
 from curation.runs import Run
-from trainers import Launch, Trainer, monitor_report, retention
+from trainers import EXTRAS, Launch, Trainer, monitor_report, retention
 from trainers.inheritance import require_inherited
 from trainers.monitors.following import watched
 from trainers.monitors.readings import complete_lines
@@ -70,7 +70,7 @@ def prepared(catalog: Catalog, name: str, origin: str | None = None) -> Training
     if origin is not None and checkpoints.find(catalog, origin).run != run.name:
         run = Run(catalog, name, origin)
     trainer = cast(Trainer, registry.make("trainers", run.trainer_name, run.options, where=run.where))
-    check_roles(run)
+    check_roles(run, trainer)
     audit = require_passing(catalog, run)
     subject = run_subject(catalog, run)
     require_inherited(catalog, run, subject)
@@ -84,20 +84,25 @@ def prepared(catalog: Catalog, name: str, origin: str | None = None) -> Training
                     rules_for(subject.mixture.stage, run.file.monitors, run.where))  # fmt: skip
 
 
-def check_roles(run: Run) -> None:
-    """Raises UserError where the trainer needs a model or a reward that the run file does not name, or a reward is
-    wrong."""
+def check_roles(run: Run, trainer: Trainer) -> None:
+    """Raises UserError where the trainer needs a model or a reward that the run file does not name, the file names one
+    that nothing uses, or a reward is wrong."""
     if run.file.rewards:
         from trainers.rewards.combining import components
 
         with contextlib.chdir(run.catalog.project.root):
             components(rewards_of(run), run.where)
-    needed = {"trl_distillation": ("teacher", run.file.teacher), "trl_grpo": ("rewards", run.file.rewards),
-              "trl_rloo": ("rewards", run.file.rewards)}  # fmt: skip
-    key, value = needed.get(run.trainer_name, ("", True))
-    if not value:
-        step = "name a checkpoint or a model folder" if key == "teacher" else "add at least: rewards: [{name: answer}]"
-        raise UserError(f"{run.trainer_name} needs it", step, where=run.where, key=key)
+    given = {name for name in EXTRAS if getattr(run.file, name)}
+    problems = [Problem(f"{run.trainer_name} needs it", EXTRAS[name], run.where, name)
+                for name in sorted(trainer.needs - given)]  # fmt: skip
+    problems += [Problem(f"{run.trainer_name} does nothing with it", "remove it", run.where, name)
+                 for name in sorted(given - trainer.uses)]  # fmt: skip
+    asked = any(item.name == "reward_model" and "path" not in item.options for item in run.file.rewards)
+    if "reward_model" in given & trainer.uses and not asked:
+        problems.append(Problem("none of the rewards asks it", "add {name: reward_model} to them, or remove it",
+                                run.where, "reward_model"))  # fmt: skip
+    if problems:
+        raise UserError(problems)
 
 
 def rewards_of(run: Run) -> list[dict[str, Any]]:

@@ -11,4 +11,6 @@ class TRLDistillation(TRLGeneratingTrainer):
     """Options of `trl.DistillationConfig` under its own names."""
 
     version: ClassVar[int] = 1
+    uses: ClassVar[frozenset[str]] = frozenset({"teacher"})
+    needs: ClassVar[frozenset[str]] = uses
     config_class: ClassVar[str] = "DistillationConfig"

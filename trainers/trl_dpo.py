@@ -13,6 +13,7 @@ class TRLDPO(TRLTrainer):
     """Options of `trl.DPOConfig` under its own names."""
 
     version: ClassVar[int] = 1
+    uses: ClassVar[frozenset[str]] = frozenset({"reference"})
     config_class: ClassVar[str] = "DPOConfig"
 
     loss_type: str | list[str] = "sigmoid"

@@ -13,6 +13,8 @@ class TRLGRPO(TRLGeneratingTrainer):
     """Options of `trl.GRPOConfig` under its own names."""
 
     version: ClassVar[int] = 1
+    uses: ClassVar[frozenset[str]] = frozenset({"rewards", "reward_model"})
+    needs: ClassVar[frozenset[str]] = frozenset({"rewards"})
     config_class: ClassVar[str] = "GRPOConfig"
 
     num_generations: int = Field(default=8, ge=2)

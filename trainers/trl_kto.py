@@ -13,6 +13,7 @@ class TRLKTO(TRLTrainer):
     """Options of `trl.KTOConfig` under its own names."""
 
     version: ClassVar[int] = 1
+    uses: ClassVar[frozenset[str]] = frozenset({"reference"})
     config_class: ClassVar[str] = "KTOConfig"
 
     learning_rate: float = Field(default=1e-6, gt=0)

@@ -13,6 +13,8 @@ class TRLRLOO(TRLGeneratingTrainer):
     """Options of `trl.RLOOConfig` under its own names."""
 
     version: ClassVar[int] = 1
+    uses: ClassVar[frozenset[str]] = frozenset({"rewards", "reward_model"})
+    needs: ClassVar[frozenset[str]] = frozenset({"rewards"})
     config_class: ClassVar[str] = "RLOOConfig"
 
     num_generations: int = Field(default=2, ge=2)

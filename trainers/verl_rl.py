@@ -62,6 +62,7 @@ class VerlRLTrainer(VerlTrainer):
     says otherwise."""
 
     version: ClassVar[int] = 1
+    uses: ClassVar[frozenset[str]] = frozenset({"rewards", "reward_model"})
     entry: ClassVar[str] = "rl"
     data_options: ClassVar[frozenset[str]] = verl_rl.VerlRL.data_options
     reserved: ClassVar[dict[str, str]] = RESERVED | {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.metadata import version
 from typing import Any, ClassVar
 
 import pyarrow as pa
@@ -9,8 +10,8 @@ import pyarrow as pa
 from curation.config import Project
 from curation.errors import UserError
 from curation.measures._rendered import RenderedMeasure
-from curation.rendering import load_template, load_tokenizer
 from curation.rendering.anatomy import INT, describe, of_source
+from curation.rendering.checked import checked
 
 
 class Anatomy(RenderedMeasure):
@@ -57,19 +58,14 @@ def anatomy_for(project: Project | None, tokenizer: str, template: str, path: st
                 stage: str = "sft") -> RenderedMeasure:  # fmt: skip
     """The anatomy measure of a stage's rows under a tokenizer and template by reference. Raises UserError where either
     is not there."""
-    import transformers
-
     from curation.measures.pair_anatomy import PairAnatomy
     from curation.measures.prompt_anatomy import PromptAnatomy
 
     kinds: dict[str, type[RenderedMeasure]] = {"preference": PairAnatomy, "rlvr": PromptAnatomy}
     if path == "text" and stage in kinds:
         raise UserError(f"rows of {stage} are chats", "name a template: template: chatml", key="template")
-    loaded = load_tokenizer(project, tokenizer)
-    text = None
-    if path != "text":
-        text = load_template(project, template, loaded).text
+    found = checked(project, tokenizer, None if path == "text" else template)
     return kinds.get(stage, Anatomy)(
-        tokenizer=loaded.reference, template=template, template_text=text, tokenizer_fingerprint=loaded.fingerprint,
-        stop_ids=loaded.stop_ids,
-        transformers_version=transformers.__version__, path=path, kwargs=kwargs)  # type: ignore[arg-type]  # fmt: skip
+        tokenizer=found.reference, template=template, template_text=found.template_text,
+        tokenizer_fingerprint=found.fingerprint, stop_ids=found.stop_ids,
+        transformers_version=version("transformers"), path=path, kwargs=kwargs)  # type: ignore[arg-type]  # fmt: skip

@@ -63,6 +63,32 @@ def preference_rows(count: int, seed: int, forbidden: set[str]) -> list[dict[str
     return rows
 
 
+def in_words(answer: str) -> str:
+    """An answer as a model that likes to talk gives it, which no exact verifier calls right."""
+    return f"it is {answer}"
+
+
+def wordy_rows(count: int, seed: int, forbidden: set[str]) -> list[dict[str, Any]]:
+    """`count` conversations of both skills, two in three of which end with their answer `in_words`."""
+    rng = random.Random(seed)
+    rows = training_rows(list(SKILLS), count, seed, forbidden)
+    for row in rows:
+        thought, mark, answer = row["messages"][1]["content"].partition("</think>")
+        if rng.random() < 2 / 3:
+            row["messages"][1]["content"] = f"{thought}{mark}{in_words(answer)}"
+    return rows
+
+
+def style_rows(pairs: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Pairs of the same questions: the right reasoning and the bare answer chosen, the answer `in_words` rejected."""
+    rows = []
+    for row in pairs:
+        (chosen,) = row["chosen"]
+        thought, mark, answer = chosen["content"].partition("</think>")
+        rows.append(row | {"rejected": [chosen | {"content": f"{thought}{mark}{in_words(answer)}"}]})
+    return rows
+
+
 def verifiable_rows(skills: list[str], count: int, seed: int, forbidden: set[str]) -> list[dict[str, Any]]:
     """`count` distinct questions of `skills` with the answer that a verifier compares."""
     rows: dict[str, dict[str, Any]] = {}
@@ -118,15 +144,18 @@ def write_jsonl(path: Path, records: list[dict[str, Any]]) -> None:
 
 
 def write_data(folder: Path, *, rows: int, items: int) -> None:
-    """The quickstart's files: `skills` (both, for mid-training), `addition` and `reversal` (for SFT), `pairs` (for
-    preference optimisation), `questions` (for RL), and two benchmarks of `items` questions that no training file
-    holds."""
+    """The quickstart's files: `skills` (both, for mid-training), `addition`, `reversal` and `wordy` (for SFT), `pairs`
+    (for preference optimisation), `styles` (for a reward model), `questions` (for RL), and two benchmarks of `items`
+    questions that no training file holds."""
     tests = {skill: held_out_items(skill, items) for skill in SKILLS}
     forbidden = {question for entries in tests.values() for question, _, _ in entries}
     write_jsonl(folder / "skills.jsonl", training_rows(["addition", "reversal"], 2 * rows, 1, forbidden))
     write_jsonl(folder / "addition.jsonl", spoil(training_rows(["addition"], rows, 2, forbidden)))
     write_jsonl(folder / "reversal.jsonl", training_rows(["reversal"], rows // 4, 3, forbidden))
-    write_jsonl(folder / "pairs.jsonl", preference_rows(rows // 4, 4, forbidden))
+    pairs = preference_rows(rows // 4, 4, forbidden)
+    write_jsonl(folder / "pairs.jsonl", pairs)
+    write_jsonl(folder / "styles.jsonl", style_rows(pairs))
+    write_jsonl(folder / "wordy.jsonl", wordy_rows(rows // 2, 6, forbidden))
     write_jsonl(folder / "questions.jsonl", verifiable_rows(list(SKILLS), rows // 4, 5, forbidden))
     for skill, entries in tests.items():
         write_jsonl(folder / f"{skill}_test.jsonl", [

@@ -1,12 +1,13 @@
 """Every stage of post-training on the quickstart's model, under TRL and verl: what each did to held-out rows.
 
 `python -m tests.benchmarks.stages [--folder DIR] [--without-verl]` makes the quickstart's project and walks, by kedge's
-own commands, mid-training -> SFT -> APO -> GRPO under TRL, and from the same APO checkpoint GRPO under verl, all
-without an accelerator (some half an hour on two cores).
+own commands, mid-training -> SFT -> APO -> GRPO under TRL; from the same APO checkpoint GRPO under verl; and from an
+SFT that answers in words -> reward model -> PPO under verl with that model, whose effect an exact verifier sees. All
+without an accelerator (an hour on two cores).
 Every figure is the drift report's: a stage's last checkpoint beside the one that it started from, on questions that no
 training file holds (`addition`, `reversal`), on held-out pairs (`preferred`, with the margin between chosen and
-rejected) and on held-out prompts (`rewarded`). The table and the JSON line say what each stage is for and whether it
-did that detectably. The same command with the same folder goes on after a stop.
+rejected; `styles` for the reward model) and on held-out prompts (`rewarded`). The table and the JSON line say what each
+stage is for and whether it did that detectably. The same command with the same folder goes on after a stop.
 """
 
 from __future__ import annotations
@@ -28,11 +29,12 @@ from rich.table import Table
 from curation.errors import EXIT_OK, EXIT_UNDECIDED, UserError
 from tests.benchmarks.watching import kedge
 from tests.verl_cpu import kedge_project
-from tests.verl_cpu.kedge_project import ACTOR, RL, ROLLOUT
+from tests.verl_cpu.kedge_project import ACTOR, CRITIC, RL, ROLLOUT
 from trainers.verl_rl import PRESETS
 
 ADDED = (
     ("data/skills.jsonl", "--stage", "midtrain"), ("addition",), ("data/reversal.jsonl",), ("pairs",), ("questions",),
+    ("wordy",), ("styles",),
 )  # fmt: skip
 UNDER_VERL = RL | {
     "max_prompt_length": 40, "max_response_length": 40, "trainer.test_freq": -1,
@@ -46,8 +48,15 @@ VERL_GRPO = PRESETS["grpo"] | UNDER_VERL | {
     "train_batch_size": 32, f"{ACTOR}.ppo_mini_batch_size": 32, f"{ROLLOUT}.n": 8,
     "trainer.total_epochs": 2, "trainer.total_training_steps": 100, "trainer.save_freq": 50,
 }  # fmt: skip
+VERL_PPO = PRESETS["ppo"] | UNDER_VERL | CRITIC | {
+    "train_batch_size": 256, f"{ACTOR}.ppo_mini_batch_size": 128, "critic.ppo_mini_batch_size": 128,
+    "critic.ppo_micro_batch_size_per_gpu": 64, "critic.optim.lr": 3e-4,
+    "trainer.total_epochs": 2, "trainer.total_training_steps": 12, "trainer.save_freq": 6,
+}  # fmt: skip
 RUNS_UNDER_VERL: dict[str, dict[str, Any]] = {
     "verl_grpo": {"trainer": VERL_GRPO, "parent": "apo", "rewards": [{"name": "answer"}]},
+    "verl_ppo": {"trainer": VERL_PPO, "parent": "sft_wordy", "rewards": [{"name": "reward_model"}],
+                 "reward_model": "reward"},
 }  # fmt: skip
 
 
@@ -60,9 +69,11 @@ class Purpose:
     by: Literal["score", "margin"] = "score"
 
 
+SCORES = ("addition", "reversal", "rewarded", "preferred", "styles")
 PURPOSES = (
     Purpose("mid", "addition"), Purpose("sft_both", "rewarded"), Purpose("apo", "preferred", "margin"),
-    Purpose("grpo", "rewarded"), Purpose("verl_grpo", "rewarded"),
+    Purpose("grpo", "rewarded"), Purpose("verl_grpo", "rewarded"), Purpose("reward", "styles"),
+    Purpose("verl_ppo", "rewarded"),
 )  # fmt: skip
 
 
@@ -108,7 +119,18 @@ def figures(folder: Path, purpose: Purpose) -> dict[str, Any]:
 def show(found: dict[str, dict[str, Any]]) -> None:
     """The table of stages."""
     table = Table(title="stages, in points; margins in nats")
-    for name in ("stage", "from", "addition", "reversal", "rewarded", "preferred", "margin", "is for", "did it"):
+    for name in (
+        "stage",
+        "from",
+        "addition",
+        "reversal",
+        "rewarded",
+        "preferred",
+        "styles",
+        "margin",
+        "is for",
+        "did it",
+    ):
         table.add_column(name)
     for item in found.values():
         cells = list(_cells(item))
@@ -117,7 +139,7 @@ def show(found: dict[str, dict[str, Any]]) -> None:
 
 
 def _cells(item: dict[str, Any]) -> Iterator[str]:
-    for name in ("addition", "reversal", "rewarded", "preferred"):
+    for name in SCORES:
         score = item["scores"].get(name)
         yield f"{100 * score['score_a']:.1f} → {100 * score['score_b']:.1f}" if score else ""
     margin = item["margins"].get("preferred")
@@ -131,7 +153,8 @@ def main() -> None:
     asked = parser.parse_args()
     folder = (asked.folder or Path(tempfile.mkdtemp(prefix="stages-")) / "project").resolve()
     make(folder)
-    run(folder, "train", "grpo", "--chain")
+    for name in ("grpo", "reward"):
+        run(folder, "train", name, "--chain")
     purposes = [purpose for purpose in PURPOSES if not (asked.without_verl and purpose.run.startswith("verl_"))]
     if not asked.without_verl:
         with kedge_project.without_accelerator():

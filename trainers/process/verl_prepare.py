@@ -79,9 +79,6 @@ def _possible(job: Job, entry: str) -> None:
     problems = []
     if job["resume"] is not None and not Path(job["resume"]).is_relative_to(job["output"]):
         problems.append(Problem("verl goes on in a run of its own alone", "name it as parent", key="extends"))
-    if "reference" in job["roles"]:
-        problems.append(Problem("verl's reference is the policy that training starts from", "remove it",
-                                key="reference"))  # fmt: skip
     if entry == "rl" and job["rewards"] and f"{verl_settings.REWARD}.path" in job["config"]:
         problems.append(Problem("the run names rewards and a reward function of verl", "remove one of them",
                                 key=f"trainer.{verl_settings.REWARD}.path"))  # fmt: skip
