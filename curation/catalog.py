@@ -15,6 +15,7 @@ import os
 import platform
 import shutil
 import sys
+import time
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -38,6 +39,7 @@ from curation.relations import empty_relation, parquet_list, quoted
 ROWS_PER_GROUP = 16_384
 BYTES_PER_GROUP = 64 << 20
 INDEX = "catalog.duckdb"
+TOGETHER = 5.0  # seconds after which the index has what `together` published
 ENTERING = "entering-"
 
 
@@ -88,6 +90,8 @@ class Catalog:
     def __init__(self, project: Project):
         self.project = project
         self.lake = project.lake
+        self._waiting: list[list[Any]] | None = None  # index rows that `together` holds back
+        self._entered_at = 0.0
         self._mend_index()
 
     # ---- folders and manifests
@@ -216,7 +220,26 @@ class Catalog:
         mark.parent.mkdir(parents=True, exist_ok=True)
         mark.touch()
         yield  # an exception leaves the mark too: the output may be visible and not entered
-        mark.unlink(missing_ok=True)
+        if not self._waiting:
+            mark.unlink(missing_ok=True)
+
+    @contextlib.contextmanager
+    def together(self) -> Iterator[None]:
+        """Publish many small outputs: the index, which is opened and closed for each insert, has them every TOGETHER
+        seconds and at the end. The mark of `_entering` stands as long as one is missing."""
+        if self._waiting is not None:
+            yield
+            return
+        self._waiting, self._entered_at, whole = [], time.monotonic(), False
+        try:
+            yield
+            whole = True
+        finally:
+            rows, self._waiting = self._waiting, None
+            if rows:
+                self._enter(rows)
+                if whole:
+                    (self.lake / ".locks" / f"{ENTERING}{os.getpid()}").unlink(missing_ok=True)
 
     def _mend_index(self) -> None:
         """Enter what a killed command published and did not live to enter."""
@@ -257,9 +280,19 @@ class Catalog:
 
     def register(self, folder: Path, manifest: Manifest) -> None:
         """Enter a published output into the index by one short insert."""
+        row = self._index_row(folder, manifest)
+        if self._waiting is None:
+            self._enter([row])
+            return
+        self._waiting.append(row)
+        if time.monotonic() - self._entered_at > TOGETHER:
+            self._enter(self._waiting)
+            self._waiting, self._entered_at = [], time.monotonic()
+
+    def _enter(self, rows: list[list[Any]]) -> None:
         with self.index() as connection:
-            connection.execute("INSERT OR REPLACE INTO manifests VALUES (?, ?, ?, ?, ?, ?, ?)",
-                               self._index_row(folder, manifest))  # fmt: skip
+            if rows:
+                connection.executemany("INSERT OR REPLACE INTO manifests VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
 
     def _index_row(self, folder: Path, manifest: Manifest) -> list[Any]:
         return [folder.relative_to(self.lake).as_posix(), manifest.kind, manifest.name, manifest.fingerprint,
@@ -278,9 +311,7 @@ class Catalog:
             manifest = self.manifest(path.parent)
             if manifest is not None:
                 rows.append(self._index_row(path.parent, manifest))
-        with self.index() as connection:
-            if rows:
-                connection.executemany("INSERT OR REPLACE INTO manifests VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
+        self._enter(rows)
         return len(rows)
 
     # ---- reading

@@ -23,7 +23,8 @@ def measure_sources(sources: list[str] | None, only: str | None, engine: Engine,
         raise UserError("no source is ingested", "run: kedge add PATH")
     measures = [named(only)] if only else default_measures(catalog)
     measure_ahead(catalog, measures, sources, engine)
-    done = {measure.plugin_name(): ensure(catalog, measure, sources) for measure in measures}
+    with catalog.together():
+        done = {measure.plugin_name(): ensure(catalog, measure, sources) for measure in measures}
     if as_json:
         print_json(done)
         return

@@ -42,13 +42,15 @@ class Judged:
 def judge_all(catalog: Catalog, rule: str | None = None) -> Judged:
     """The verdicts of the adopted rules and of `rule`, measured and judged where missing; without `rule` also of the
     rules that are not adopted and whose measures are there: nobody pays for what only such a rule reads unasked."""
-    adopted = {item.name: judge(catalog, item) for item in load_rules(catalog)} | {HELD_OUT: judge_held_out(catalog)}
-    rules = {item.name: item for item in load_rules(catalog, adopted_only=False)}
-    others = {name: item for name, item in rules.items() if name not in adopted}
-    ready = {name: item for name, item in others.items()
-             if rule == name or (rule is None and all(is_measured(catalog, one) for one in item.measures))}  # fmt: skip
-    return Judged(rules, adopted, {name: judge(catalog, item) for name, item in ready.items()},
-                  tuple(name for name in others if name not in ready))  # fmt: skip
+    with catalog.together():
+        adopted = {item.name: judge(catalog, item) for item in load_rules(catalog)}
+        adopted[HELD_OUT] = judge_held_out(catalog)
+        rules = {item.name: item for item in load_rules(catalog, adopted_only=False)}
+        others = {name: item for name, item in rules.items() if name not in adopted}
+        ready = {name for name, item in others.items()
+                 if rule == name or (rule is None and all(is_measured(catalog, one) for one in item.measures))}
+        return Judged(rules, adopted, {name: judge(catalog, others[name]) for name in others if name in ready},
+                      tuple(name for name in others if name not in ready))  # fmt: skip
 
 
 def effects(catalog: Catalog, judged: Judged | None = None) -> list[dict[str, Any]]:

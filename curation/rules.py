@@ -238,8 +238,9 @@ def judge_held_out(catalog: Catalog) -> Path:
 
 def verdict_files(catalog: Catalog, stage: str) -> dict[str, Path]:
     """The verdicts of every adopted rule of a stage by rule name, `held_out` included; judged where missing."""
-    files = {rule.name: judge(catalog, rule) for rule in load_rules(catalog, stage)}
-    return files | {HELD_OUT: judge_held_out(catalog)}
+    with catalog.together():
+        files = {rule.name: judge(catalog, rule) for rule in load_rules(catalog, stage)}
+        return files | {HELD_OUT: judge_held_out(catalog)}
 
 
 def bind_kept(connection: duckdb.DuckDBPyConnection, catalog: Catalog, stage: str, measures: list[Measure],

@@ -188,3 +188,36 @@ def test_what_a_killed_command_published_and_did_not_enter_is_entered_by_the_nex
     with catalog.index(read_only=True) as connection:
         assert connection.execute("SELECT count(*) FROM manifests").fetchall() == [(2,)]
     assert not list((catalog.lake / ".locks").glob("entering-*"))
+
+
+def publish_one(catalog: Catalog, name: str) -> None:
+    with catalog.publishing(catalog.folder("mixtures", name, "0" * 16)) as draft:
+        draft.manifest = Manifest(kind="mixtures", name=name, fingerprint="0" * 32)
+
+
+def entered(catalog: Catalog) -> list[str]:
+    with catalog.index(read_only=True) as connection:
+        return [row[0] for row in connection.execute("SELECT name FROM manifests ORDER BY name").fetchall()]
+
+
+def test_outputs_published_together_enter_the_index_at_the_end_at_once(catalog):
+    marks = catalog.lake / ".locks"
+    with catalog.together(), catalog.together():
+        publish_one(catalog, "a")
+        publish_one(catalog, "b")
+        assert entered(catalog) == [] and len(list(marks.glob("entering-*"))) == 1
+    assert entered(catalog) == ["a", "b"] and not list(marks.glob("entering-*"))
+
+
+def test_what_was_published_before_an_error_is_in_the_index_too(catalog):
+    with pytest.raises(ValueError, match="in between"), catalog.together():
+        publish_one(catalog, "a")
+        raise ValueError("in between")
+    assert entered(catalog) == ["a"]
+
+
+def test_long_work_enters_what_is_published_meanwhile(catalog, monkeypatch):
+    monkeypatch.setattr("curation.catalog.TOGETHER", 0.0)
+    with catalog.together():
+        publish_one(catalog, "a")
+        assert entered(catalog) == ["a"] and not list((catalog.lake / ".locks").glob("entering-*"))
