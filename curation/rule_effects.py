@@ -47,8 +47,11 @@ def judge_all(catalog: Catalog, rule: str | None = None) -> Judged:
         adopted[HELD_OUT] = judge_held_out(catalog)
         rules = {item.name: item for item in load_rules(catalog, adopted_only=False)}
         others = {name: item for name, item in rules.items() if name not in adopted}
-        ready = {name for name, item in others.items()
-                 if rule == name or (rule is None and all(is_measured(catalog, one) for one in item.measures))}
+        ready = {
+            name
+            for name, item in others.items()
+            if rule == name or (rule is None and all(is_measured(catalog, one) for one in item.measures))
+        }
         return Judged(rules, adopted, {name: judge(catalog, others[name]) for name in others if name in ready},
                       tuple(name for name in others if name not in ready))  # fmt: skip
 
