@@ -169,6 +169,7 @@ def check(run: Run) -> None:
     ({"rewards": [{"name": "answer"}]}, "reward_model: none of the rewards asks it"),
     ({"rewards": []}, r"(?s)rewards: trl_grpo needs it; add at least.*reward_model: none of the rewards asks it"),
     ({"reference": "rm_0"}, "reference: trl_grpo does nothing with it; remove it"),
+    ({"trainer": {"name": "verl_rl"}, "reference": "rm_0"}, "reference: verl_rl does nothing with it; remove it"),
     ({"trainer": {"name": "trl_sft"}}, r"(?s)reward_model: trl_sft does nothing.*rewards: trl_sft does nothing"),
 ])  # fmt: skip
 def test_what_a_run_names_and_nothing_uses_is_told(project: Path, monkeypatch, more: dict[str, Any], told: str):

@@ -93,7 +93,6 @@ def test_verl_holding_fewer_rows_or_rendering_other_ids_is_an_instrument_failure
 
 
 @pytest.mark.parametrize(("more", "expected"), [
-    ({"roles": {"reference": "x"}}, "verl's reference is the policy that training starts from"),
     ({"resume": "/elsewhere/weights"}, "verl goes on in a run of its own alone"),
     ({"config": {"reward.custom_reward_function.path": "x"}}, "the run names rewards and a reward function of verl"),
     ({"config": {"actor_rollout_ref.actor.strategy": "veomni"}}, "does not know the checkpoints of 'veomni'"),
