@@ -230,16 +230,20 @@ class Catalog:
         if self._waiting is not None:
             yield
             return
-        self._waiting, self._entered_at, whole = [], time.monotonic(), False
+        self._waiting, self._entered_at = [], time.monotonic()
+        mark = self.lake / ".locks" / f"{ENTERING}{os.getpid()}"
         try:
             yield
-            whole = True
-        finally:
-            rows, self._waiting = self._waiting, None
-            if rows:
-                self._enter(rows)
-                if whole:
-                    (self.lake / ".locks" / f"{ENTERING}{os.getpid()}").unlink(missing_ok=True)
+        except BaseException:
+            self._waiting = None
+            if mark.exists():
+                self._enter_all()  # with an output that is visible and did not come to be registered
+                mark.unlink(missing_ok=True)
+            raise
+        rows, self._waiting = self._waiting, None
+        if rows:
+            self._enter(rows)
+            mark.unlink(missing_ok=True)
 
     def _mend_index(self) -> None:
         """Enter what a killed command published and did not live to enter."""

@@ -39,7 +39,7 @@ def load_commands() -> typer.Typer:
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line and exit with its code (the table in errors.py)."""
-    gc.set_threshold(50_000, 20, 20)  # imports make many objects and no garbage: looking for it took a sixth of them
+    gc.set_threshold(50_000, 20, 20)  # imports make no garbage; looking for it took a sixth of a command
     sys.exit(run(sys.argv[1:] if arguments is None else arguments))
 
 

@@ -49,9 +49,9 @@ class Launch:
 
 
 # What a run file may name beside weights and rows, and what to write where a trainer needs it.
-EXTRAS = {"reference": "name a checkpoint or a model folder", "teacher": "name a checkpoint or a model folder",
-          "reward_model": "name a checkpoint or a model folder", "rewards": "add at least: rewards: [{name: answer}]"
-          }  # fmt: skip
+EXTRAS = dict.fromkeys(("reference", "teacher", "reward_model"), "name a checkpoint or a model folder") | {
+    "rewards": "add at least: rewards: [{name: answer}]"
+}
 
 
 class Trainer(Plugin):

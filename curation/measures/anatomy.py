@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from importlib.metadata import version
+from importlib import metadata
 from typing import Any, ClassVar
 
 import pyarrow as pa
@@ -68,4 +68,4 @@ def anatomy_for(project: Project | None, tokenizer: str, template: str, path: st
     return kinds.get(stage, Anatomy)(
         tokenizer=found.reference, template=template, template_text=found.template_text,
         tokenizer_fingerprint=found.fingerprint, stop_ids=found.stop_ids,
-        transformers_version=version("transformers"), path=path, kwargs=kwargs)  # type: ignore[arg-type]  # fmt: skip
+        transformers_version=metadata.version("transformers"), path=path, kwargs=kwargs)  # type: ignore[arg-type]  # fmt: skip
