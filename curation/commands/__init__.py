@@ -7,7 +7,7 @@ import typer
 
 def register(app: typer.Typer) -> None:
     """Add every command of this package to the root app."""
-    from curation.commands import auditing, mixing, project, sources, templates
+    from curation.commands import annotating, auditing, mixing, project, sources, templates
 
-    for group in (project, sources, mixing, auditing, templates):
+    for group in (project, sources, mixing, auditing, annotating, templates):
         group.register(app)
