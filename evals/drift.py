@@ -24,6 +24,7 @@ from evals.suites import Suite, load_suite, suite_name
 from evals.verdicts import (
     FAIL,
     IMPROVED,
+    NOT_GATED,
     PASS,
     REGRESSED,
     UNCHANGED,
@@ -79,14 +80,15 @@ class DriftReport:
         return [item for item in self.comparisons if item.b == checkpoint]
 
     def judgement(self, checkpoint: str) -> str:
-        """FAIL, UNDECIDED or PASS over the gates of one checkpoint."""
+        """FAIL, UNDECIDED or PASS over the gates of one checkpoint; `not gated` where it has none."""
         verdicts = {item.verdict for item in self.of(checkpoint) if item.gate}
-        return FAIL if FAIL in verdicts else UNDECIDED if UNDECIDED in verdicts else PASS
+        worst = FAIL if FAIL in verdicts else UNDECIDED if UNDECIDED in verdicts else PASS
+        return worst if verdicts else NOT_GATED
 
     @property
     def exit_code(self) -> int:
         """That of the last checkpoint: 4 before 1 before 3 before 0."""
-        codes = {FAIL: EXIT_FAILED, UNDECIDED: EXIT_UNDECIDED, PASS: EXIT_OK}
+        codes = {FAIL: EXIT_FAILED, UNDECIDED: EXIT_UNDECIDED, PASS: EXIT_OK, NOT_GATED: EXIT_OK}
         return EXIT_INSTRUMENT if self.instrument else codes[self.judgement(self.last)]
 
     @property

@@ -176,6 +176,7 @@ def test_a_benchmark_that_does_not_gate_is_shown_and_fails_nothing(chained):
     suite(chained, "  - {name: qa, gate: false}\n")
     report = chain_scores(chained, mid_10="r" * 100, sft_9="w" * 100)
     assert (only(report).verdict, only(report).direction, report.exit_code) == ("not gated", "regressed", 0)
+    assert "not gated: 1 regressed" in report.verdict  # nothing passed that nothing gates
 
 
 def test_clustered_items_are_judged_by_cluster(chained):

@@ -72,7 +72,9 @@ def pull(job: Job, json: Json = False) -> None:
 
 def add(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="Votes as JSONL or CSV.")],
-    job: Annotated[str | None, typer.Option(metavar="NAME", help="What to call it; by default the file's name.")] = None,
+    job: Annotated[
+        str | None, typer.Option(metavar="NAME", help="What to call it; by default the file's name.")
+    ] = None,
     judge: Annotated[bool, typer.Option("--judge", help="FILE is a job: let the judge answer its items.")] = False,
     json: Json = False,
 ) -> None:
