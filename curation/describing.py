@@ -18,10 +18,10 @@ if TYPE_CHECKING:
     from curation.doctoring import Finding
 
 FOLDERS = ("sources", "rules", "mixtures", "benchmarks", "suites", "runs", "probes", "templates", "taxonomies",
-           "skills", "judges")  # fmt: skip
+           "skills", "judges", "annotations", "generations", "resolutions")  # fmt: skip
 KINDS = (*FOLDERS, "phrases", "recipes")  # the last two are shipped: a project has none of its own
 SINGULAR = {"taxonomies": "taxonomy"}
-SUFFIXES = {"sources": ".yaml", "rules": ".sql", "mixtures": ".sql", "templates": ".jinja"}
+SUFFIXES = {"sources": ".yaml", "rules": ".sql", "mixtures": ".sql", "templates": ".jinja", "annotations": ".sql"}
 LAKE_KIND = {"sources": "rows"}
 EXAMINATIONS = ("reward_models", "report.html")  # kind and page of what evals writes of a reward model
 EVIDENCE_SHOWN = 5

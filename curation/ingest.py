@@ -29,7 +29,7 @@ from curation.parsing import Parsed, Parsing
 from curation.relations import parquet_list
 from curation.source_files import LABELS, SourceFile, input_files, load_source, visible_files
 
-PARSER_VERSION = 2
+PARSER_VERSION = 3
 SHOWN_REJECTS = 5
 
 

@@ -36,10 +36,13 @@ def row_parts(catalog: Catalog, stages: Sequence[str], signals: Mapping[str, Map
 
 
 def priorities(catalog: Catalog) -> dict[str, int]:
-    """Every source's rank: those of `source_priority` in kedge.yaml first, then the others by name."""
+    """Every source's rank: those of `source_priority` in kedge.yaml first, then what annotators decided (they saw the
+    others' rows), then the others by name."""
     known = catalog.sources()
     first = [name for name in catalog.project.file.source_priority if name in known]
-    return {name: rank for rank, name in enumerate(dict.fromkeys([*first, *known]))}
+    voted = [name for name, (_, manifest) in known.items()
+             if manifest.inputs and all(path.startswith("annotated/") for path in manifest.inputs)]  # fmt: skip
+    return {name: rank for rank, name in enumerate(dict.fromkeys([*first, *voted, *known]))}
 
 
 def cache_folder(catalog: Catalog, measure: JoinMeasure) -> Path:

@@ -112,7 +112,7 @@ def load(kind: str, name: str, *, where: str = "") -> type[Plugin]:
     try:
         cls = entry.entry_point.load() if entry.entry_point is not None else _class_in(entry)
     except ImportError as error:
-        extra = {"trainers": "train", "harnesses": "eval"}.get(kind, "all")
+        extra = {"trainers": "train", "harnesses": "eval", "generators": "train"}.get(kind, "all")
         raise UserError(
             f"the {kind.removesuffix('s')} '{name}' of {entry.origin} cannot be imported: {error}",
             f'install what it needs: pip install "kedge[{extra}]"',

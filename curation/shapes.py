@@ -5,37 +5,32 @@ A shape returns the mapped fields and names the record's keys it used; the rest 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from curation.benchmark_items import benchmark_item
-from curation.conversations import (
-    Rejected,
-    check_order,
-    json_text,
-    merge_twins,
-    message,
-    messages,
-    split_pair,
-    text_of,
-    transcript,
-)  # fmt: skip
+from curation.conversations import Rejected, check_order, json_text, merge_twins, messages, text_of
+from curation.pair_records import (
+    CHAT_KEYS,
+    PROMPTS,
+    SIDES,
+    Fields,
+    add_tools,
+    first,
+    hh,
+    is_rated,
+    kto,
+    need,
+    preference,
+    prompt_turns,
+    rated,
+)
 from curation.step_records import is_prm800k, is_stepwise, prm800k, stepwise
 
-Fields = dict[str, Any]
-CHAT_KEYS = ("messages", "conversations", "conversation")
 THOUGHT_KEYS = ("thinking", "reasoning", "thought", "deepseek_thinking_trajectory", "trace")
 SOLUTION_KEYS = ("solution", "attempt", "deepseek_attempt", "response", "answer")
 PROBLEM_KEYS = ("problem", "question", "prompt")
-SIDES = {
-    "chosen": ("chosen", "chosen-response", "chosen_response", "response_chosen", "chosen-answer"),
-    "rejected": ("rejected", "rejected-response", "rejected_response", "response_rejected", "rejected-answer"),
-}
-PROMPTS = ("prompt", "question", "instruction", "input", "query")
-SCORES = {"margin": ("margin",), "chosen_score": ("chosen-rating", "chosen_rating", "chosen_score", "score_chosen"),
-          "rejected_score": ("rejected-rating", "rejected_rating", "rejected_score", "score_rejected")}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -47,18 +42,6 @@ class Shape:
     stages: tuple[str, ...]
     matches: Callable[[Mapping[str, Any]], bool]
     parse: Callable[[Mapping[str, Any], str], tuple[Fields, set[str]]]
-
-
-def first(record: Mapping[str, Any], keys: Iterable[str]) -> str | None:
-    """The first of `keys` that the record has with a value."""
-    return next((key for key in keys if record.get(key) is not None), None)
-
-
-def need(record: Mapping[str, Any], keys: Iterable[str], what: str) -> str:
-    found = first(record, keys)
-    if found is None:
-        raise Rejected(f"has no {what}")
-    return found
 
 
 def _user_assistant(question: str, answer: str, *, system: str = "", reasoning: str = "") -> list[dict[str, str]]:
@@ -75,12 +58,7 @@ def _chat(record: Mapping[str, Any], stage: str) -> tuple[Fields, set[str]]:
         turns.insert(0, {"role": "system", "content": record["system"]})
         used.add("system")
     check_order(turns)
-    fields: Fields = {"messages": turns}
-    if "tools" in record and stage != "midtrain":
-        tools = json_text(record["tools"])
-        fields["tools"] = None if tools in ("", "[]", "null") else tools
-        used.add("tools")
-    return fields, used
+    return add_tools(record, {"messages": turns}, used) if stage != "midtrain" else ({"messages": turns}, used)
 
 
 def _alpaca(record: Mapping[str, Any], stage: str) -> tuple[Fields, set[str]]:
@@ -149,88 +127,6 @@ def _generation(record: Mapping[str, Any], stage: str) -> tuple[Fields, set[str]
     return {"messages": _user_assistant(question, text_of(answers[0], "code[0]"))}, {"question", "code"}
 
 
-def _hh(record: Mapping[str, Any], stage: str) -> tuple[Fields, set[str]]:
-    sides = [transcript(text_of(record.get(key), key)) for key in ("chosen", "rejected")]
-    return _pair(*split_pair(*sides)), {"chosen", "rejected"}
-
-
-def _pair(prompt: list[dict[str, str]], chosen: list[dict[str, str]], rejected: list[dict[str, str]]) -> Fields:
-    check_order([*prompt, *chosen], ends=None)
-    check_order([*prompt, *rejected], ends=None)
-    for name, side in (("chosen", chosen), ("rejected", rejected)):
-        if side[-1]["role"] != "assistant":
-            raise Rejected(f"the last turn of '{name}' is {side[-1]['role']}, not assistant")
-    return {"prompt": prompt, "chosen": chosen, "rejected": rejected}
-
-
-def _side(value: Any, name: str) -> list[dict[str, str]]:
-    if isinstance(value, str):
-        return [{"role": "assistant", "content": value}]
-    if isinstance(value, dict):
-        return [message(value)]
-    return messages(value, name)
-
-
-def _preference(record: Mapping[str, Any], stage: str) -> tuple[Fields, set[str]]:
-    keys = {side: need(record, names, side) for side, names in SIDES.items()}
-    chosen, rejected = (_side(record[keys[side]], side) for side in ("chosen", "rejected"))
-    used = set(keys.values())
-    prompt: list[dict[str, str]] = []
-    chat = first(record, CHAT_KEYS)
-    asked = chat or first(record, PROMPTS)
-    if len(chosen) > 1 and len(rejected) > 1 and chosen[0] == rejected[0] and chosen[0]["role"] != "assistant":
-        prompt, chosen, rejected = split_pair(chosen, rejected)  # the prompt is embedded in both sides
-        if asked is not None and chat is None:
-            used.add(asked)
-    elif asked is not None:
-        value = record[asked]
-        prompt = messages(value, asked) if isinstance(value, list) else \
-            [{"role": "user", "content": text_of(value, asked)}]  # fmt: skip
-        used.add(asked)
-    else:
-        raise Rejected("has no prompt, neither beside nor inside of chosen and rejected")
-    if isinstance(record.get("system"), str) and record["system"] and prompt[0]["role"] != "system":
-        prompt.insert(0, {"role": "system", "content": record["system"]})
-        used.add("system")
-    fields = _pair(prompt, chosen, rejected)
-    for name, candidates in SCORES.items():
-        key = first(record, candidates)
-        if key is not None and isinstance(record[key], int | float):
-            fields[name] = _finite(record[key], key)
-            used.add(key)
-    return fields, used
-
-
-def _finite(value: float, name: str) -> float:
-    try:
-        number = float(value)
-    except OverflowError:
-        number = math.inf
-    if not math.isfinite(number):
-        raise Rejected(f"'{name}' is no finite number")
-    return number
-
-
-def _kto(record: Mapping[str, Any], stage: str) -> tuple[Fields, set[str]]:
-    label = record.get("label", record.get("kto_tag"))
-    if not isinstance(label, bool):
-        raise Rejected("'label' is not true or false")
-    used = {"label" if "label" in record else "kto_tag"}
-    key = first(record, CHAT_KEYS)
-    if key is not None:
-        turns = messages(record[key], key)
-        check_order(turns)
-        prompt, answer = turns[:-1], turns[-1:]
-        used.add(key)
-    else:
-        value = record.get("prompt")
-        prompt = messages(value, "prompt") if isinstance(value, list) else \
-            [{"role": "user", "content": text_of(value, "prompt")}]  # fmt: skip
-        answer = _side(record.get("completion"), "completion")
-        used |= {"prompt", "completion"}
-    return {"prompt": prompt, "chosen": answer if label else None, "rejected": None if label else answer}, used
-
-
 def _verl(record: Mapping[str, Any], stage: str) -> tuple[Fields, set[str]]:
     prompt = messages(record.get("prompt"), "prompt")
     check_order(prompt, ends=None)
@@ -240,14 +136,12 @@ def _verl(record: Mapping[str, Any], stage: str) -> tuple[Fields, set[str]]:
         raise Rejected("reward_model has no ground_truth")
     verifier = text_of(record.get("data_source"), "data_source")
     fields = {"prompt": prompt, "ground_truth": json_text(truth), "verifier": verifier}
-    return fields, {"prompt", "reward_model", "data_source"}
+    return add_tools(record, fields, {"prompt", "reward_model", "data_source"})
 
 
 def _verifiable(record: Mapping[str, Any], stage: str) -> tuple[Fields, set[str]]:
     """Rows as kedge itself names them; `pass_rates` is a share or a list of shares."""
-    value = record.get("prompt")
-    prompt = messages(value, "prompt") if isinstance(value, list) else \
-        [{"role": "user", "content": text_of(value, "prompt")}]  # fmt: skip
+    prompt = prompt_turns(record.get("prompt"), "prompt")
     check_order(prompt, ends=None)
     truth = record.get("ground_truth")
     if truth is None or truth == "":
@@ -262,18 +156,17 @@ def _verifiable(record: Mapping[str, Any], stage: str) -> tuple[Fields, set[str]
         given = record["pass_rates"]
         fields["pass_rates"] = [share(item) for item in (given if isinstance(given, list) else [given])]
         used.add("pass_rates")
-    return fields, used
+    return add_tools(record, fields, used)
 
 
 def _prompts(record: Mapping[str, Any], stage: str) -> tuple[Fields, set[str]]:
     """A prompt alone: no ground truth and no verifier."""
     key = need(record, PROMPTS, "prompt")
-    value = record[key]
-    prompt = messages(value, key) if isinstance(value, list) else [{"role": "user", "content": text_of(value, key)}]
+    prompt = prompt_turns(record[key], key)
     check_order(prompt, ends=None)
     if not any(turn.get("content", "").strip() for turn in prompt):
         raise Rejected(f"'{key}' is empty")
-    return {"prompt": prompt}, {key}
+    return add_tools(record, {"prompt": prompt}, {key})
 
 
 def share(value: Any) -> float:
@@ -312,11 +205,12 @@ SHAPES: dict[str, Shape] = {
               and not any(first(record, names) for names in SIDES.values()), _verifiable),
         Shape("prm800k", ("preference",), is_prm800k, prm800k),
         Shape("stepwise", ("preference",), is_stepwise, stepwise),
-        Shape("hh_rlhf", ("preference",), _is_transcripts, _hh),
+        Shape("hh_rlhf", ("preference",), _is_transcripts, hh),
         Shape("preference", ("preference",),
-              lambda record: all(first(record, names) for names in SIDES.values()), _preference),
+              lambda record: all(first(record, names) for names in SIDES.values()), preference),
         Shape("kto", ("preference",), lambda record: isinstance(record.get("label", record.get("kto_tag")), bool)
-              and (first(record, CHAT_KEYS) is not None or "completion" in record), _kto),
+              and (first(record, CHAT_KEYS) is not None or "completion" in record), kto),
+        Shape("rated_generations", ("preference",), is_rated, rated),
         Shape("messages", ("sft", "midtrain"), _has("messages"), _chat),
         Shape("sharegpt", ("sft", "midtrain"), lambda record: first(record, CHAT_KEYS) is not None, _chat),
         Shape("generation", ("sft", "midtrain"), _is_generation, _generation),

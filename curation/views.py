@@ -9,6 +9,7 @@ import orjson
 import pyarrow as pa
 
 from curation import checkpoints, schema
+from curation.annotation import views as annotation
 from curation.catalog import Catalog
 from curation.outputs import Manifest
 from curation.relations import empty_relation, parquet_list
@@ -26,8 +27,9 @@ CHECKPOINTS = pa.schema([("run", pa.string()), ("step", pa.int64()), ("path", pa
 
 def full_session(catalog: Catalog) -> duckdb.DuckDBPyConnection:
     """A session with a view for everything that is published: `rows`, `rows_STAGE`, one view per measure (its newest
-    fingerprint), one per kind of evidence (`duplicates`, `contamination_hits`, ...), `verdicts`, `mixture_rows`,
-    `scores`, `checkpoints`, `manifests`; confined to the lake. The caller closes it."""
+    fingerprint), one per kind of evidence (`duplicates`, `contamination_hits`, `generation`, `items`, `votes`,
+    `resolved`, ...), `annotated`, `verdicts`, `mixture_rows`, `scores`, `checkpoints`, `manifests`; confined to the
+    lake. The caller closes it."""
     connection = catalog.session()
     for name, select in selects(catalog).items():
         connection.execute(f'CREATE VIEW "{name}" AS {select}')
@@ -93,7 +95,7 @@ def selects(catalog: Catalog) -> dict[str, str]:
                  if view != "verdicts" or _in_force(catalog, manifest) for part in manifest.parts]  # fmt: skip
         found[view] = f"SELECT DISTINCT * FROM {parquet_list(parts)}" if parts else empty_relation(of)
     found["duplicates"] = empty_relation(schema.DUPLICATES)
-    found |= evidence_views(catalog)
+    found |= evidence_views(catalog) | annotation.selects(catalog)
     found["mixture_rows"] = _mixture_rows(catalog)
     return found
 

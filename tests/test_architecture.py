@@ -120,7 +120,7 @@ def code_hash(path: Path) -> str:
 
 def versioned_plugins() -> dict[str, dict[str, object]]:
     found: dict[str, dict[str, object]] = {}
-    for kind in ("sources", "measures", "mirrors"):
+    for kind in ("sources", "measures", "mirrors", "generators"):
         for name in registry.entries(kind):
             cls = registry.load(kind, name)
             if cls.__module__.split(".")[0] in PACKAGES:

@@ -70,6 +70,21 @@ EARLIER = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "
      PAIR | {"prompt": [*EARLIER, U]}),
     ({"prompt": "2+2?", "chosen": "4", "rejected": "5", "chosen-rating": 5, "rejected-rating": 1.5}, "preference",
      PAIR | {"chosen_score": 5.0, "rejected_score": 1.5}),
+    ({"prompt": EARLIER, "chosen": [U, A], "rejected": [U, A | {"content": "5"}]}, "preference",
+     {"prompt": EARLIER, "chosen": [U, A], "rejected": [U, A | {"content": "5"}]}),
+    ({"source": "evol", "prompt": "2+2?", "chosen": [U, A], "chosen-rating": 5.0, "chosen-model": "m1",
+      "rejected": [U, A | {"content": "5"}], "rejected-rating": 3.75, "rejected-model": "m2"}, "preference",
+     PAIR | {"chosen_score": 5.0, "rejected_score": 3.75}),
+    ({"source": "Airoboros", "chosen": [*EARLIER, U, A], "chosen_rating": 5, "chosen_model": "m1",
+      "rejected": [*EARLIER, U, A | {"content": "5"}], "rejected_rating": 2, "rejected_model": "m2"}, "preference",
+     PAIR | {"prompt": [*EARLIER, U], "chosen_score": 5.0, "rejected_score": 2.0}),
+    ({"dataset": "argilla/distilabel", "chosen": [U, A], "rejected": [U, A | {"content": "5"}], "chosen_rating": 5.0,
+      "rejected_rating": 4.0}, "preference", PAIR | {"chosen_score": 5.0, "rejected_score": 4.0}),
+    ({"id": "7", "instruction": "2+2?", "generations-0": "5", "generations-1": "4", "generations-0-rating": 2,
+      "generations-0-rationale": "wrong", "generations-1-rating": 5}, "rated_generations",
+     PAIR | {"chosen_score": 5.0, "rejected_score": 2.0}),
+    ({"instruction": "2+2?", "generations": ["3", "4", "5"], "ratings": [2, 5, 1]}, "rated_generations",
+     PAIR | {"chosen_score": 5.0, "rejected_score": 1.0}),
     ({"prompt": "2+2?", "completion": "4", "label": True}, "kto", {"prompt": [U], "chosen": [A]}),
     ({"messages": [U, A], "kto_tag": False}, "kto", {"prompt": [U], "rejected": [A]}),
 ])  # fmt: skip
@@ -78,6 +93,48 @@ def test_a_preference_shape_becomes_prompt_chosen_and_rejected(catalog, kedge, r
     assert (source["shape"], row["stage"]) == (shape, "preference")
     fields = ("prompt", "chosen", "rejected", "chosen_score", "rejected_score")
     assert {key: row[key] for key in fields if key in row} == expected
+
+
+RATED = {"instruction": "2+2?", "generations-0": "5", "generations-1": "4"}
+
+
+@pytest.mark.parametrize(("more", "chosen"), [
+    ({"generations-0-rating.suggestion": 5, "generations-1-rating.suggestion": 1}, "5"),
+    ({"generations-0-rating.suggestion": 5, "generations-1-rating.suggestion": 1, "generations-0-rating.responses":
+      [1, 5], "generations-0-rating.responses.status": ["submitted", "draft"], "generations-1-rating.responses":
+      [4, 3]}, "4"),
+    ({"generations-0-rating": [{"value": 2, "status": "submitted"}, {"value": 4, "status": "submitted"}],
+      "generations-1-rating": "3.5", "generations-2": "6", "generations-2-rating": 3.2}, "4"),
+])  # fmt: skip
+def test_of_rated_generations_people_outrank_what_was_suggested_to_them(catalog, kedge, more: dict, chosen: str):
+    row, _ = add(kedge, RATED | more)
+    assert row["chosen"] == [{"role": "assistant", "content": chosen}]
+    assert row["rejected"] == [{"role": "assistant", "content": {"4": "5", "5": "4"}[chosen]}]
+
+
+@pytest.mark.parametrize(("more", "reason"), [
+    ({"generations-0-rating": 3, "generations-1-rating": 3}, "all its answers are rated 3"),
+    ({"generations-0-rating": 3, "generations-1-rating": None}, "1 of its 2 answers are rated"),
+])  # fmt: skip
+def test_ratings_that_name_no_better_answer_are_a_reject(catalog, kedge, more: dict, reason: str):
+    Path("data.jsonl").write_text(json.dumps(RATED | more) + "\n")
+    code, _, err = kedge("add", "data.jsonl")
+    assert code == 1 and reason in err and "Traceback" not in err
+
+
+@pytest.mark.parametrize("record", [
+    {"prompt": "2+2?", "chosen": "4", "rejected": "5"}, {"prompt": "2+2?", "completion": "4", "label": True},
+    {"prompt": "2+2?", "ground_truth": "4"}, {"prompt": [U], "data_source": "x", "reward_model": {"ground_truth": "4"}},
+])  # fmt: skip
+def test_tools_beside_pairs_and_prompts_belong_to_the_row(catalog, kedge, record: dict):
+    row, _ = add(kedge, record | {"tools": [{"name": "add", "a": 1}]})
+    assert row["tools"] == '[{"a":1,"name":"add"}]' and "tools" not in json.loads(row["meta"])
+    Path("catalogs/sources/data.yaml").unlink()
+    bare, _ = add(kedge, record | {"tools": []})
+    assert "tools" not in bare and bare["content_hash"] != row["content_hash"]
+    Path("catalogs/sources/data.yaml").unlink()
+    without, _ = add(kedge, record)
+    assert without["content_hash"] == bare["content_hash"]
 
 
 def test_the_schema_of_verl_becomes_an_rlvr_row(catalog, kedge):

@@ -1,0 +1,6 @@
+/* ---
+stage: preference
+tokenizer: tiny
+template: chatml
+--- */
+SELECT row_id FROM kept WHERE source = 'reversed_pairs'
