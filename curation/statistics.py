@@ -146,13 +146,12 @@ def holm(p_values_N: ArrayLike, alpha: float = ALPHA) -> tuple[NDArray[np.float6
     """(adjusted p-values, the level of each one's interval), both shape N: Holm's step-down procedure. The k-th
     smallest of N p-values is tested at alpha / (N - k + 1), and its interval has that level; once a hypothesis is
     kept, those after it keep its level."""
-    from statsmodels.stats.multitest import multipletests
-
     p_values = np.asarray(p_values_N, dtype=float)
     if not len(p_values):
         return p_values, p_values
-    adjusted = np.asarray(multipletests(p_values, alpha=alpha, method="holm")[1])
     order = np.argsort(p_values, kind="stable")
+    adjusted = np.empty(len(p_values))  # statsmodels' multipletests collects garbage at every call, 0.2 s
+    adjusted[order] = np.minimum(1, np.maximum.accumulate((len(p_values) - np.arange(len(p_values))) * p_values[order]))
     steps = alpha / (len(p_values) - np.arange(len(p_values)))
     kept = np.flatnonzero(p_values[order] > steps)
     if len(kept):

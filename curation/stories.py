@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import uuid
 from typing import Any
@@ -39,12 +40,26 @@ def story(catalog: Catalog, row_id: str) -> dict[str, Any]:
                 kind: facts for kind in evidence_views(catalog) if _is_of_rows(connection, kind)
                 and (facts := _records(connection, f'SELECT DISTINCT * EXCLUDE (row_id) FROM "{kind}" '
                                       "WHERE row_id = ?::UUID ORDER BY ALL", [key]))
-            },
+            } | _decided(connection, found["meta"]),
             "mixtures": mixtures,
             "runs": _runs(connection, mixtures, catalog),
         }  # fmt: skip
     finally:
         connection.close()
+
+
+def _decided(connection: duckdb.DuckDBPyConnection, meta: str | None) -> dict[str, list[dict[str, Any]]]:
+    """The votes that a row was made of, and what generated its answers, where its meta names them."""
+    known = json.loads(meta or "{}")
+    known = known if isinstance(known, dict) else {}
+    answers = [known.get(f"{side}_generation") for side in ("chosen", "rejected")]
+    told = {
+        "votes": _records(connection, "SELECT annotator, kind, status, verdict, answered_at FROM votes "
+                          "WHERE item_id = ? ORDER BY ALL", [str(known.get("item_id"))]),
+        "generation": _records(connection, "SELECT DISTINCT generation_id, job, model, weights, sample, temperature, "
+                               "finish_reason FROM generation WHERE generation_id IN (?, ?) ORDER BY ALL", answers),
+    }  # fmt: skip
+    return {kind: facts for kind, facts in told.items() if facts}
 
 
 def _is_of_rows(connection: duckdb.DuckDBPyConnection, kind: str) -> bool:

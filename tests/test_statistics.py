@@ -118,6 +118,14 @@ def test_a_smaller_p_value_never_gets_a_wider_level_than_a_larger_one(p_values: 
     assert (levels >= 0.05 / len(p_values) - 1e-12).all() and (levels <= 0.05 + 1e-12).all()
 
 
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=12))
+def test_adjusted_p_values_are_those_of_statsmodels(p_values: list[float]):
+    from statsmodels.stats.multitest import multipletests
+
+    assert s.holm(p_values)[0] == pytest.approx(multipletests(p_values, method="holm")[1], abs=1e-12)
+
+
 def test_samples_and_items_that_would_decide():
     assert s.items_needed(0.03, 200, 0.05) == math.ceil(200 * (2.8016 * 0.03 / 0.05) ** 2)
     assert s.samples_needed(0.05, 30, between=0.5, within=0.2) is None

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
+import pyarrow.parquet as pq
+
 from curation import checkpoints, registry
 from curation.auditing.gate import Subject, require_passing, run_subject
 from curation.catalog import Catalog
@@ -17,6 +19,7 @@ from curation.config import find_project, shown
 from curation.console import out, print_json, progress, say
 from curation.errors import EXIT_OK, GateFailed, InstrumentError, Problem, UserError
 from curation.fingerprint import hash_bytes
+from curation.mixtures import FrozenMixture
 from curation.outputs import Manifest, write_atomically
 from curation.runs import Run
 from trainers import EXTRAS, Launch, Trainer, monitor_report, retention
@@ -77,11 +80,24 @@ def prepared(catalog: Catalog, name: str, origin: str | None = None) -> Training
     if trainer.config().get("eval_strategy", "no") != "no" and not subject.mixture.held_out:
         raise UserError("the mixture has no held-out rows to evaluate on", "give a source of it a share (held_out: "
                         "0.05), or remove the option", where=run.where, key="trainer.eval_strategy")  # fmt: skip
+    check_tools(subject.mixture, run.where)
     digest = run.fingerprint(subject.mixture.content)
     fates = (audit.folder or subject.folder(catalog)) / "fates.parquet"
     return Training(catalog, run, trainer, subject, audit.key, fates, digest,
                     catalog.folder("runs", run.name, digest[:16]),
                     rules_for(subject.mixture.stage, run.file.monitors, run.where))  # fmt: skip
+
+
+def check_tools(mixture: FrozenMixture, where: str) -> None:
+    """Raises UserError for prompts with `tools`: the audit renders them, and neither TRL's nor verl's RL trainer would
+    show them to the model."""
+    if mixture.stage != "rlvr":
+        return
+    tables = [pq.read_table(path, columns=["tools"]) for path in [*mixture.train, *mixture.held_out]]
+    count = sum(table.num_rows - table["tools"].null_count for table in tables)
+    if count:
+        raise UserError(f"{count:,} prompts come with tools, which no RL trainer here shows to the model",
+                        "leave them out of the mixture: WHERE tools IS NULL", where=where, key="mixture")  # fmt: skip
 
 
 def check_roles(run: Run, trainer: Trainer) -> None:

@@ -19,6 +19,11 @@ def counted(number: int, one: str, many: str | None = None) -> str:
     return f"{number:,} {one if number == 1 else many or one + 's'}"
 
 
+def short(key: str) -> str:
+    """A candidate's key or a verdict as it is shown: of an id its first 12 characters."""
+    return key[:12] if len(key) == 32 else key.replace("_", " ")
+
+
 def of_items(study: Study, question: str | None = None) -> Mapping[str, Any] | None:
     """The agreement on a question over everything; by default on the first question, the verdict where one is asked."""
     return next((item for item in study["agreement"] if item["by"] == "all" and question in (None, item["question"])),

@@ -12,7 +12,7 @@ from curation.annotation import store
 from curation.annotation.records import ITEMS_KIND, RESOLVED, RESOLVED_KIND
 from curation.annotation.report_counts import Plan
 from curation.annotation.report_study import Evidence, study
-from curation.annotation.report_words import counted
+from curation.annotation.report_words import counted, short
 from curation.annotation.rounds import Round, rounds_of
 from curation.catalog import Catalog
 from curation.config import find_project, shown
@@ -108,7 +108,7 @@ def _print(made: Mapping[str, Any]) -> None:
     if changed:
         table("what calibration changed", ["annotator", "figure", "before", "after", "so"], changed)
     worst = [[item["item_id"][:12], item["source"], item["topic"], item["agreement"],
-              ", ".join(f"{count} {said.replace('_', ' ')}" for said, count in item["said"].items()), item["outcome"]]
+              ", ".join(f"{count} {short(said)}" for said, count in item["said"].items()), item["outcome"]]
              for item in made["worst"][:NUM_SHOWN]]  # fmt: skip
     if worst:
         table("worst disagreements", ["item", "source", "topic", "agreement", "votes", "outcome"], worst)

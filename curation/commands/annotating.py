@@ -71,7 +71,7 @@ def pull(job: Job, json: Json = False) -> None:
 
 
 def add(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="Votes as JSONL or CSV.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE|JOB", help="Votes as JSONL or CSV.")],
     job: Annotated[
         str | None, typer.Option(metavar="NAME", help="What to call it; by default the file's name.")
     ] = None,
@@ -102,7 +102,7 @@ def resolve(
 
 
 def report(
-    job: Job,
+    job: Annotated[str, typer.Argument(metavar="JOB|RESOLUTION", help="A job, or a file of catalogs/resolutions/.")],
     to: Annotated[Path | None, typer.Option(metavar="DIR", help="Where report.html is written.")] = None,
     json: Json = False,
 ) -> None:

@@ -93,8 +93,8 @@ def show(
 
 
 def sql(query: Annotated[str, typer.Argument(help="One SELECT.")], json: Json = False) -> None:
-    """Query the lake, read-only. Views: rows, rows_STAGE, verdicts, duplicates, mixture_rows, checkpoints, manifests
-    and one per measure.
+    """Query the lake, read-only. Views: rows, rows_STAGE, verdicts, duplicates, mixture_rows, checkpoints, manifests,
+    generation, items, votes, resolved, and one per measure.
 
     Example: kedge sql "SELECT source, count(*) AS num_rows FROM rows GROUP BY source ORDER BY source"
     """

@@ -101,7 +101,7 @@ def _funnel(steps: Sequence[Mapping[str, Any]]) -> Markup:
     axes.invert_yaxis()
     axes.set_xlim(0, 1.35 * max(1, *left))
     axes.set_xlabel("items")
-    axes.legend(frameon=False, fontsize=8, loc="lower right")
+    axes.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
     return svg(drawing)
 
 

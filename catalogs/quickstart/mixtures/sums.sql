@@ -3,4 +3,4 @@ stage: preference
 tokenizer: tiny
 template: chatml
 --- */
-SELECT row_id FROM kept WHERE source = 'reversed_pairs'
+SELECT row_id FROM kept WHERE source = 'sums_pairs'
