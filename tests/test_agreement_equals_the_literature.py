@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from curation.agreement import Agreement, Coefficient, agreement_on
-from curation.coefficients import cohen_statistic, kendalls_w
-from curation.item_bootstrap import bootstrap
-from curation.vote_arrays import RANKING, Answers
+from curation.voting.agreement import Agreement, Coefficient, agreement_on
+from curation.voting.coefficients import cohen_statistic, kendalls_w
+from curation.voting.item_bootstrap import bootstrap
+from curation.voting.vote_arrays import RANKING, Answers
 from tests.voters import answers_of
 
 FEW = 50

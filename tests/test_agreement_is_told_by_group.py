@@ -8,10 +8,10 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from curation.agreement import agreement
 from curation.annotation.records import ITEMS, VOTES
 from curation.errors import UserError
-from curation.vote_arrays import arrays
+from curation.voting.agreement import agreement
+from curation.voting.vote_arrays import arrays
 from tests.voters import item, simulate, tables, vote
 
 FEW = 50

@@ -8,11 +8,12 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from curation.annotator_changes import calibration_changes, difference
-from curation.annotators import Annotator, annotators, entropy_bits, longest_run
 from curation.statistics import Interval, wilson_interval
-from curation.vote_arrays import arrays
-from curation.vote_consensus import match, others
+from curation.voting.annotator_changes import calibration_changes, difference
+from curation.voting.annotator_figures import Annotator
+from curation.voting.annotators import annotators, entropy_bits, longest_run
+from curation.voting.vote_arrays import arrays
+from curation.voting.vote_consensus import match, others
 from tests.voters import Simulated, item, simulate, tables, vote
 
 

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from curation.aggregating import lead_confidence, majority, pair_agreement
-from curation.bradley_terry import bradley_terry, wins_matrix
-from curation.dawid_skene import dawid_skene
+from curation.voting.aggregating import lead_confidence, majority, pair_agreement
+from curation.voting.bradley_terry import bradley_terry, wins_matrix
+from curation.voting.dawid_skene import dawid_skene
 
 # Dawid and Skene 1979, table 1: 45 patients, five anaesthetists, the first of whom saw each patient three times.
 ANAESTHETISTS = (

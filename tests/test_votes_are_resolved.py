@@ -9,7 +9,7 @@ import pytest
 
 from curation.annotation.resolution_files import Resolution
 from curation.annotation.resolving import Resolved, min_votes_of, resolve
-from curation.contradictions import Result, conflicts
+from curation.voting.contradictions import Result, conflicts
 from tests.voted_job import JOB, PEOPLE, ballots, item, tables, vote
 from tests.voters import simulate
 

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from curation.annotation.records import ITEMS, VOTES
-from curation.vote_arrays import NOMINAL, ORDINAL, Answers
+from curation.voting.vote_arrays import NOMINAL, ORDINAL, Answers
 
 HABITS = ("good", "random", "position", "adversarial", "constant", "hasty", "long")
 

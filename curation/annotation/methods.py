@@ -7,12 +7,12 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from curation.aggregating import label_counts, lead_confidence, majority
 from curation.annotation.comparing import BAD, EQUAL, FIRST, FRAMES, NUM_LABELS, SECOND, Comparisons
 from curation.annotation.records import BOTH_BAD, TIE
 from curation.annotation.resolution_files import Resolution
-from curation.bradley_terry import bradley_terry, wins_matrix
-from curation.dawid_skene import dawid_skene
+from curation.voting.aggregating import label_counts, lead_confidence, majority
+from curation.voting.bradley_terry import bradley_terry, wins_matrix
+from curation.voting.dawid_skene import dawid_skene
 
 DECIMALS = 6  # of probabilities in the lake: more would depend on the order of sums
 Floats = NDArray[np.float64]

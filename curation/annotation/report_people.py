@@ -15,8 +15,8 @@ from curation.judging import UNPARSED
 from curation.statistics import wilson_interval
 
 if TYPE_CHECKING:
-    from curation.annotators import Annotator, Bias, Share
-    from curation.vote_arrays import VoteArrays
+    from curation.voting.annotator_figures import Annotator, Bias, Share
+    from curation.voting.vote_arrays import VoteArrays
 
 # flag -> what to do next
 NEXT = {
@@ -96,7 +96,7 @@ def judges(found: Sequence[Annotator], votes: pa.Table) -> list[dict[str, Any]]:
 def calibration(votes: VoteArrays) -> list[dict[str, Any]]:
     """What changed from calibration rounds to main rounds, of all people together and of each: agreement beyond chance
     and accuracy on gold items (see annotator_changes), and what the interval of the change says."""
-    from curation.annotator_changes import calibration_changes
+    from curation.voting.annotator_changes import calibration_changes
 
     judged = {name for name, judge in zip(votes.annotators, votes.judge_A.tolist(), strict=True) if judge}
     found = []

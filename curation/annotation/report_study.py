@@ -15,7 +15,7 @@ from curation.annotation.report_counts import Plan, cost, first_items, funnel, r
 from curation.annotation.report_items import worst
 from curation.annotation.report_people import calibration, figure, judges, people
 from curation.annotation.store import current
-from curation.vote_arrays import ORDINAL, RANKING, VERDICT, VoteArrays, arrays
+from curation.voting.vote_arrays import ORDINAL, RANKING, VERDICT, VoteArrays, arrays
 
 MOST_POINTS = 12  # on the plot over time
 BATCHES = (10, 20, 25, 50, 100, 200, 250, 500)
@@ -48,7 +48,7 @@ class Evidence:
 def study(evidence: Evidence) -> dict[str, Any]:
     """The figures of the report. Shares are 0..1, times in seconds; a figure with an interval is a mapping of `value`,
     `low`, `high` (95 %) and, where it is a share, `n`; what is not known is null."""
-    from curation.annotators import annotators
+    from curation.voting.annotators import annotators
 
     items, votes = evidence.items, current(evidence.votes)
     votes = votes.filter(pc.is_in(votes["item_id"], items["item_id"].combine_chunks()))
@@ -92,7 +92,7 @@ def _resolvable(items: pa.Table, resolved: pa.Table) -> pa.Table:
 def agreements(votes: VoteArrays, plan: Plan) -> list[dict[str, Any]]:
     """Agreement of people on every question, and on the first of them by round, source and topic where there is more
     than one. `alpha` is ordinal for ratings and rankings; `problem` says why there is none."""
-    from curation.agreement import agreement
+    from curation.voting.agreement import agreement
 
     by_question = agreement(votes, "question")
     if len(votes.label_names) == 4 and VERDICT in by_question:
@@ -126,7 +126,7 @@ def _agreement(made: Any, question: str, by: str, value: str) -> dict[str, Any]:
 def over_time(votes: VoteArrays) -> list[dict[str, Any]]:
     """Agreement on the verdict (else on the first question) in groups of items, in the order in which their last votes
     came; at most 12 groups."""
-    from curation.agreement import agreement
+    from curation.voting.agreement import agreement
 
     if not votes.answers:
         return []

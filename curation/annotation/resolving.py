@@ -10,7 +10,6 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from curation.aggregating import label_counts, majority, pair_agreement
 from curation.annotation.comparing import (
     BAD,
     EQUAL,
@@ -27,7 +26,8 @@ from curation.annotation.comparing import (
 from curation.annotation.methods import DECIMALS, Verdicts, verdicts
 from curation.annotation.records import RESOLVED
 from curation.annotation.resolution_files import Resolution
-from curation.contradictions import Conflicts, Result, conflicts
+from curation.voting.aggregating import label_counts, majority, pair_agreement
+from curation.voting.contradictions import Conflicts, Result, conflicts
 
 COUNTED = {"pair": "pairs", "tie": "ties", "both_bad": "both_bad", "disputed": "disputed", "too_few": "too_few"}
 Floats = NDArray[np.float64]

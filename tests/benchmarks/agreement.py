@@ -50,7 +50,7 @@ def simulated(num_votes: int) -> Simulated:
 
 def kedge(num_votes: int) -> dict[str, Any]:
     """Time, memory and figures of everything together; run in a process of its own."""
-    from curation.vote_arrays import arrays
+    from curation.voting.vote_arrays import arrays
 
     made = simulated(num_votes)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * MAXRSS_UNIT
@@ -78,7 +78,7 @@ def kedge(num_votes: int) -> dict[str, Any]:
 
 
 def _agreement(votes: Any) -> Any:
-    from curation.agreement import agreement
+    from curation.voting.agreement import agreement
 
     for by in ("question", "source", "round", "week"):
         agreement(votes, by)
@@ -86,13 +86,13 @@ def _agreement(votes: Any) -> Any:
 
 
 def _annotators(votes: Any) -> Any:
-    from curation.annotators import annotators
+    from curation.voting.annotators import annotators
 
     return annotators(votes)
 
 
 def _calibration(votes: Any) -> Any:
-    from curation.annotator_changes import calibration_changes
+    from curation.voting.annotator_changes import calibration_changes
 
     return calibration_changes(votes)
 
@@ -103,8 +103,8 @@ def _right(votes: Any, made: Simulated, labels_I: np.ndarray) -> float:
 
 
 def _aggregation(votes: Any, made: Simulated) -> dict[str, float]:
-    from curation.aggregating import majority
-    from curation.dawid_skene import dawid_skene
+    from curation.voting.aggregating import majority
+    from curation.voting.dawid_skene import dawid_skene
 
     sizes = len(votes.item_ids), len(votes.label_names)
     most = majority(votes.items_V, votes.labels_V, *sizes)
@@ -115,10 +115,10 @@ def _aggregation(votes: Any, made: Simulated) -> dict[str, float]:
 
 def beside(num_votes: int) -> dict[str, Any]:
     """Peers on the same votes, and kedge on the same figures without intervals; run in a process of its own."""
-    from curation.agreement import agreement_on
-    from curation.coefficients import answered_together
-    from curation.dawid_skene import dawid_skene
-    from curation.vote_arrays import arrays
+    from curation.voting.agreement import agreement_on
+    from curation.voting.coefficients import answered_together
+    from curation.voting.dawid_skene import dawid_skene
+    from curation.voting.vote_arrays import arrays
 
     made = simulated(num_votes)
     votes = arrays(made.items, made.votes)
@@ -154,7 +154,7 @@ def _statsmodels(votes: Any, made: Simulated, ours: Any, together: Any) -> dict[
     """Fleiss' kappa wants as many votes of each item: the main round's items with three alone."""
     from statsmodels.stats.inter_rater import fleiss_kappa
 
-    from curation.agreement import agreement_on
+    from curation.voting.agreement import agreement_on
 
     answers = votes.answers["verdict"]
     three = np.bincount(answers.units_N, minlength=len(votes.item_ids)) == 3

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from curation.annotators import Annotator, Flag
 from curation.statistics import ALPHA, holm
-from curation.vote_consensus import Others
+from curation.voting.annotator_figures import Annotator, Flag
+from curation.voting.vote_consensus import Others
 
 FEWEST_VOTES = 10
 LEAST_TYPICAL = 0.1  # kappa of the typical annotator under which there is no agreement to hold anybody to

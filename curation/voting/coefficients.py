@@ -9,8 +9,8 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from curation.item_bootstrap import Statistic
-from curation.vote_arrays import Answers
+from curation.voting.item_bootstrap import Statistic
+from curation.voting.vote_arrays import Answers
 
 
 def coincidence_statistics(size: int, scale_C: NDArray[np.float64]) -> Statistic:

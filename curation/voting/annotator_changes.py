@@ -7,12 +7,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from curation.agreement import agreement_on
-from curation.annotators import share
-from curation.item_bootstrap import NUM_RESAMPLES
 from curation.statistics import Interval
-from curation.vote_arrays import VERDICT, VoteArrays
-from curation.vote_consensus import match, others
+from curation.voting.agreement import agreement_on
+from curation.voting.annotators import share
+from curation.voting.item_bootstrap import NUM_RESAMPLES
+from curation.voting.vote_arrays import VERDICT, VoteArrays
+from curation.voting.vote_consensus import match, others
 
 
 class Change(NamedTuple):

@@ -13,16 +13,16 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from curation.coefficients import (
+from curation.statistics import Interval, rule_of_three
+from curation.voting.coefficients import (
     answered_together,
     cohen_statistic,
     coincidence_statistics,
     kendalls_w,
     worst_costs,
 )
-from curation.item_bootstrap import NUM_RESAMPLES, bootstrap
-from curation.statistics import Interval, rule_of_three
-from curation.vote_arrays import ORDINAL, RANKING, VERDICT, Answers, VoteArrays
+from curation.voting.item_bootstrap import NUM_RESAMPLES, bootstrap
+from curation.voting.vote_arrays import ORDINAL, RANKING, VERDICT, Answers, VoteArrays
 
 MOST_PAIRS = 500  # pairs of annotators of which Cohen's kappa is computed: those with most units in common
 MOST_CELLS = 20_000  # of their confusion matrices together

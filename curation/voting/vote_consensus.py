@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from curation.statistics import Interval
-from curation.vote_arrays import VoteArrays
+from curation.voting.vote_arrays import VoteArrays
 
 ROUNDS_OF_WEIGHTS = 5
 LEAST_WEIGHT = 0.01

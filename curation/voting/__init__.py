@@ -1,0 +1,1 @@
+"""What votes say: agreement, annotators, aggregation. Arrays in, figures out; nothing here reads the lake."""
