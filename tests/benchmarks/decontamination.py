@@ -139,7 +139,11 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
              "twins_reported": list(judgement.twins_reported), "peers": {}}  # fmt: skip
     for name, peer, limit in (("open_r1", open_r1, rows), ("datatrove", datatrove, min(rows, DATATROVE_ROWS))):
         part = first_rows(corpus, limit)
-        flagged, seconds = peer(corpus.items, texts_of(part, limit))
+        try:
+            flagged, seconds = peer(corpus.items, texts_of(part, limit))
+        except ImportError as error:
+            print(f"left out: {name}: {error}")
+            continue
         line["peers"][name] = figures(judge(part, {row: set() for row in flagged}, checkable), limit, seconds)
     report(line, judgement)
     return line

@@ -180,7 +180,11 @@ def peers(pairs: list[tuple[str, str]]) -> dict[str, float]:
         if work is None:
             print(f"left out: {name} is not installed")
             continue
-        work()
+        try:
+            work()
+        except ImportError as error:
+            print(f"left out: {name}: {error}")
+            continue
         speeds[name] = round(len(texts) / cpu_seconds(work), 1)
     return speeds
 
