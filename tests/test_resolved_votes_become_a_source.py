@@ -330,3 +330,14 @@ def test_a_row_that_people_decided_stays_where_it_repeats_or_contradicts_the_row
     run(catalog, JOB)
     assert set(verdicts_of(catalog, "contradictory_pair")) == {("pairs", 2)}
     assert set(verdicts_of(catalog, "exact_duplicate")) == {("pairs", 1), ("pairs", 3)}
+
+
+def test_two_resolutions_of_a_job_are_told_apart_in_the_view(catalog, kedge):
+    voted(catalog, AGREED, SPLIT)
+    run(catalog, JOB)
+    resolution_file(catalog, "careful", f"job: {JOB}\nmin_votes: 4\n")
+    run(catalog, "careful")
+    _, out, _ = kedge("sql", "SELECT resolution, outcome, count(*) AS n FROM resolved GROUP BY ALL ORDER BY ALL",
+                      "--json")  # fmt: skip
+    told = {(one["resolution"], one["outcome"]): one["n"] for one in json.loads(out)}
+    assert told == {(JOB, "pair"): 1, (JOB, "disputed"): 1, ("careful", "too_few"): 2}

@@ -154,8 +154,8 @@ def _collect(connection: duckdb.DuckDBPyConnection, job: Job, text: str) -> str:
 def _subject(job: Job, names: set[str]) -> str:
     if job.header.round == "adjudication":
         if "item_id" not in names:
-            raise UserError("an adjudication needs a column item_id", "select it FROM resolved WHERE job = "
-                            f"'{job.header.of}' AND outcome = 'disputed'", where=job.where)  # fmt: skip
+            raise UserError("an adjudication needs a column item_id", "select it FROM resolved WHERE "
+                            f"resolution = '{job.header.of}' AND outcome = 'disputed'", where=job.where)  # fmt: skip
         return "item_id"
     for name in ("generation_ids", "row_id"):
         if name in names:

@@ -89,5 +89,6 @@ RESOLVED = pa.schema(
         ("margin", pa.float64()),  # (for chosen - for rejected) / votes, -1..1
         ("adjudicated", pa.bool_()),
         ("method", pa.string()),
+        ("resolution", pa.string()),  # its name: two of one job both decide its items
     ]
 )  # fmt: skip

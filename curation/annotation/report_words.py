@@ -190,8 +190,9 @@ def next_steps(study: Study) -> list[dict[str, str]]:
                       f"kedge annotate resolve {job}_without"))  # fmt: skip
     if lost.get("disputed"):
         steps.append((f"Let a lead decide the disputed items: write catalogs/annotations/{job}_adjudication.sql with "
-                      f"round: adjudication and of: {job}, over SELECT item_id FROM resolved WHERE job = '{job}' AND "
-                      "outcome = 'disputed'", f"kedge annotate push {job}_adjudication"))  # fmt: skip
+                      f"round: adjudication and of: {job}, over SELECT item_id FROM resolved WHERE "
+                      f"resolution = '{study['resolution'] or job}' AND outcome = 'disputed'",
+                      f"kedge annotate push {job}_adjudication"))  # fmt: skip
     if round_name.startswith("calibration") and not cost["round_left"]:
         steps.append(("Calibration is complete: mend the guidelines where people disagree, then set round: main",
                       f"kedge annotate push {job}"))  # fmt: skip

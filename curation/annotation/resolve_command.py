@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ import yaml
 
 from curation.annotation import store
 from curation.annotation.pairs import Record, Written, as_lines, pair_records, written_records
-from curation.annotation.records import JUDGE, RESOLVED_KIND, SUBMITTED
+from curation.annotation.records import JUDGE, RESOLVED, RESOLVED_KIND, SUBMITTED
 from curation.annotation.resolution_files import FOLDER, Resolution, check_annotators, load_resolution
 from curation.annotation.resolving import Resolved, min_votes_of, resolve, wanted
 from curation.annotation.rounds import Round, rounds_of
@@ -106,6 +106,9 @@ def prepare(catalog: Catalog, name: str, resolution: Resolution) -> Work:
     most = _most_votes(votes, mine)
     min_votes = min_votes_of(resolution, overlaps, most)
     resolved = resolve(items, votes, resolution, min_votes)
+    names = pa.array([name] * resolved.table.num_rows, pa.string())
+    place = RESOLVED.get_field_index("resolution")
+    resolved = replace(resolved, table=resolved.table.set_column(place, RESOLVED.field(place), names))
     pairs, silent = pair_records(items, votes, resolved, resolution)
     asked = {one.name: [item.name for item in one.questions if item.kind in ANSWERS] for one in mine}
     written = written_records(items, votes, asked, resolution)
@@ -237,8 +240,8 @@ def _print(work: Work, num_rows: Mapping[str, int], files: Mapping[str, Path]) -
         out.print(f"{kind}: {shown(path)}", markup=False)
     if counts["disputed"]:
         out.print(f"{counts['disputed']:,} disputed items can be adjudicated: a job with round: adjudication, of: "
-                  f"{work.resolution.job}, and SELECT item_id FROM resolved WHERE outcome = 'disputed'",
-                  markup=False)  # fmt: skip
+                  f"{work.resolution.job}, and SELECT item_id FROM resolved WHERE resolution = '{work.name}' AND "
+                  "outcome = 'disputed'", markup=False)  # fmt: skip
     if num_rows:
         out.print(f"next: kedge annotate report {work.resolution.job}; a mixture takes {' and '.join(num_rows)}",
                   markup=False)  # fmt: skip

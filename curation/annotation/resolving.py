@@ -56,9 +56,9 @@ class Decision(NamedTuple):
 
 @dataclass(frozen=True)
 class Resolved:
-    """What came of a job's votes. `table` is RESOLVED, in the order of rounds and positions; `pairs` gives, by item,
-    every decided pair of its candidates, the best with the worst first. `places` are the rows of the items in the table
-    of items that was resolved."""
+    """What came of a job's votes. `table` is RESOLVED, in the order of rounds and positions, without the resolution's
+    name; `pairs` gives, by item, every decided pair of its candidates, the best with the worst first. `places` are the
+    rows of the items in the table of items that was resolved."""
 
     table: pa.Table
     pairs: dict[str, list[Decision]]
@@ -195,7 +195,7 @@ def _collected(items: pa.Table, mine: Sequence[Shown], by_item: Sequence[list[De
         first = by_item[number][0]
         if first.outcome == "pair" and first not in stands:
             first = first._replace(outcome="disputed", chosen=None, rejected=None, adjudicated=False)
-        row |= _row(first) | {"method": method}
+        row |= _row(first) | {"method": method, "resolution": None}
         pairs[mine[number].item_id] = stands
     gold = sum(item.role == "gold" for item in mine)
     counts = {"items": len(mine), "gold": gold, "superseded": len(mine) - gold - len(kept),
