@@ -14,6 +14,7 @@ from curation import checkpoints
 from curation.catalog import Catalog
 from curation.checkpoints import Checkpoint
 from curation.errors import UserError
+from curation.rendering.turn_ends import TURN, end_of_turn
 from curation.runs import Run
 from evals import Request, RequestSet
 from evals.benchmarks import Task
@@ -115,16 +116,11 @@ def stop_ids(tokenizer: Tokenizer, template: Template | None, kwargs: dict[str, 
 
 
 def _end_of_turn(hf: Any, template: str, kwargs: dict[str, Any]) -> set[int]:
-    mark = "kedge-end-of-turn"
-    messages = [{"role": "user", "content": "a"}, {"role": "assistant", "content": mark}]
     try:
-        text = str(hf.apply_chat_template(messages, chat_template=template, tokenize=False, **kwargs))
+        text = str(hf.apply_chat_template(list(TURN), chat_template=template, tokenize=False, **kwargs))
     except jinja2.TemplateError:
         return set()
-    ids = hf(text.rpartition(mark)[2], add_special_tokens=False)["input_ids"]
-    special = set(hf.all_special_ids) | set(hf.added_tokens_decoder)
-    ends = ids[:1] if mark in text else []
-    return {int(token) for token in ends if token in special}
+    return end_of_turn(hf, text)
 
 
 def request_set(task: Task, asked: Prompting) -> RequestSet:

@@ -7,7 +7,7 @@ from typing import Any
 
 from curation.catalog import Catalog
 from curation.config import shown
-from curation.conversations import Rejected, json_text
+from curation.conversations import Rejected
 from curation.errors import UserError
 from curation.shapes import SHAPES
 
@@ -37,7 +37,6 @@ def row_of(record: dict[str, Any], shapes: tuple[str, ...]) -> dict[str, Any]:
     if not fitting:
         raise ValueError(f"is no record of shape {' or '.join(shapes)}")
     try:
-        return dict(fitting[0].parse(record, fitting[0].stages[0])[0]) | (
-            {"tools": json_text(record["tools"])} if record.get("tools") else {})  # fmt: skip
+        return dict(fitting[0].parse(record, fitting[0].stages[0])[0])
     except Rejected as error:
         raise ValueError(str(error)) from error

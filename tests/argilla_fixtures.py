@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Iterator
 
 import pytest
 
 from curation.annotation import server_data
+from curation.annotation._argilla_rest import Argilla
+from curation.annotation._argilla_rest import connected as connect
 from tests.argilla_server import Server, served
 
 
@@ -25,3 +28,15 @@ def connected(argilla_server: Server, monkeypatch: pytest.MonkeyPatch) -> Server
     monkeypatch.setenv(server_data.API_URL, argilla_server.url)
     monkeypatch.setenv(server_data.API_KEY, argilla_server.account("owner").api_key)
     return argilla_server
+
+
+@pytest.fixture
+def job() -> str:
+    """A job's name that nothing else on the session's server has."""
+    return f"job_{uuid.uuid4().hex[:8]}"
+
+
+@pytest.fixture
+def api(argilla_server: Server) -> Iterator[Argilla]:
+    with connect(argilla_server.url, argilla_server.account("owner").api_key) as server:
+        yield server

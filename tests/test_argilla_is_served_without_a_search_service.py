@@ -271,15 +271,16 @@ def test_statuses_follow_a_changed_number_of_answers(argilla_server: Server):
     for least, completed in ((1, [ids[0]]), (2, [])):
         change = {"distribution": {"strategy": "overlap", "min_submitted": least}}
         server.call("PATCH", f"/datasets/{dataset}", json=change)
-        wait_until(lambda wanted=completed: [one["id"] for one in server.records(dataset)
-                                             if one["status"] == "completed"] == wanted)  # fmt: skip
+        assert eventually(lambda wanted=completed: [one["id"] for one in server.records(dataset)
+                                                    if one["status"] == "completed"] == wanted)  # fmt: skip
 
 
-def wait_until(holds: Any, seconds: float = 30) -> None:
+def eventually(holds: Any, seconds: float = 30) -> bool:
+    """Whether `holds()` comes true within the time."""
     end = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < end, f"not so after {seconds} s"
+    while not (true := holds()) and time.monotonic() < end:
         time.sleep(0.05)
+    return bool(true)
 
 
 @pytest.mark.parametrize(("query", "text", "found"), [

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import uuid
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,18 +20,6 @@ from tests.pushed import item, make_plan, make_project, proxied, turn
 
 pytest_plugins = ["tests.argilla_fixtures"]
 pytestmark = pytest.mark.argilla
-
-
-@pytest.fixture
-def job() -> str:
-    """A job's name that nothing else on the session's server has."""
-    return f"job_{uuid.uuid4().hex[:8]}"
-
-
-@pytest.fixture
-def api(argilla_server: Server) -> Iterator[Argilla]:
-    with connect(argilla_server.url, argilla_server.account("owner").api_key) as server:
-        yield server
 
 
 def push(api: Argilla, plan: Plan) -> Sent:

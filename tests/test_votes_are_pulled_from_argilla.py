@@ -34,18 +34,6 @@ pytestmark = pytest.mark.argilla
 
 
 @pytest.fixture
-def job() -> str:
-    """A job's name that nothing else on the session's server has."""
-    return f"job_{uuid.uuid4().hex[:8]}"
-
-
-@pytest.fixture
-def api(argilla_server: Server) -> Iterator[Argilla]:
-    with connect(argilla_server.url, argilla_server.account("owner").api_key) as server:
-        yield server
-
-
-@pytest.fixture
 def catalog(tmp_path: Path) -> Catalog:
     return Catalog(Project(tmp_path))
 

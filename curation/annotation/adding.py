@@ -20,7 +20,7 @@ from curation.annotation.records import ITEMS, ITEMS_KIND, VOTES, VOTES_KIND
 from curation.annotation.vote_files import RATED, Read, read_votes_file
 from curation.annotation.vote_items import Made, Place, attach, make
 from curation.annotation.vote_shapes import beside
-from curation.catalog import Catalog, write_parquet
+from curation.catalog import Catalog
 from curation.config import find_project
 from curation.console import out, print_json, table
 from curation.errors import GateFailed, Problem, UserError
@@ -165,16 +165,5 @@ def _keep_rejects(catalog: Catalog, job: str, file: Path, read: Read, made: Made
 
 
 def _publish_rejects(catalog: Catalog, folder: Path, rows: list[dict[str, Any]]) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    draft = catalog.temporary("rejects")
-    try:
-        part = write_parquet(draft / "part.parquet", pa.Table.from_pylist(rows, schema=REJECTS))
-        part = part.model_copy(update={"name": f"part-{part.hash[:16]}.parquet"})
-        manifest = Manifest(kind="rejects", name=folder.name, fingerprint=fingerprint([part.hash]), parts=[part])
-        if catalog.manifest(folder) != manifest:
-            (draft / "part.parquet").replace(folder / part.name)
-            catalog.replace_manifest(folder, manifest, {})
-    finally:
-        for path in draft.glob("*"):
-            path.unlink()
-        draft.rmdir()
+    store.put(catalog, folder, pa.Table.from_pylist(rows, schema=REJECTS), lambda part: Manifest(
+        kind="rejects", name=folder.name, fingerprint=fingerprint([part.hash]), parts=[part]))  # fmt: skip

@@ -6,7 +6,7 @@ that counts is an annotator's last.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from curation.annotation.records import ITEMS, ITEMS_KIND, VOTES, VOTES_KIND
 from curation.catalog import Catalog, write_parquet
 from curation.fingerprint import fingerprint
-from curation.outputs import Manifest
+from curation.outputs import Manifest, Part
 
 VOTE_ORDER = ("item_id", "kind", "annotator", "answered_at", "status", "values")
 
@@ -31,14 +31,21 @@ def replace(catalog: Catalog, kind: str, names: tuple[str, ...], table: pa.Table
     """Put `table`, in its order, in the place of what was there; a reader sees the old rows or the new ones. The caller
     holds `catalog.writing`. Nothing is written where the rows are there already."""
     target = folder_of(catalog, kind, *names)
+    put(catalog, target, table, lambda part: Manifest(
+        kind="evidence", name=kind, fingerprint=fingerprint([kind, list(names), part.hash]), parts=[part],
+        parameters={"plugin": ".".join(names), **parameters}, counts=dict(counts or {})))  # fmt: skip
+    return target
+
+
+def put(catalog: Catalog, target: Path, table: pa.Table, manifest_of: Callable[[Part], Manifest]) -> None:
+    """Make `table` the one part of the output in `target`, under the manifest that `manifest_of` gives its part;
+    nothing is written where that manifest is there already. The caller holds `catalog.writing`."""
     target.mkdir(parents=True, exist_ok=True)
-    draft = catalog.temporary(kind)
+    draft = catalog.temporary(target.name)
     try:
         part = write_parquet(draft / "part.parquet", table)
         part = part.model_copy(update={"name": f"part-{part.hash[:16]}.parquet"})
-        manifest = Manifest(kind="evidence", name=kind, fingerprint=fingerprint([kind, list(names), part.hash]),
-                            parts=[part], parameters={"plugin": ".".join(names), **parameters},
-                            counts=dict(counts or {}))  # fmt: skip
+        manifest = manifest_of(part)
         if catalog.manifest(target) != manifest:
             (draft / "part.parquet").rename(target / part.name)
             catalog.replace_manifest(target, manifest, {})
@@ -46,7 +53,6 @@ def replace(catalog: Catalog, kind: str, names: tuple[str, ...], table: pa.Table
         for path in draft.glob("*"):
             path.unlink()
         draft.rmdir()
-    return target
 
 
 def read(catalog: Catalog, kind: str, schema: pa.Schema, job: str | None = None, round_name: str | None = None

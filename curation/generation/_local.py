@@ -161,13 +161,10 @@ def stop_ids(how: Rendering, local: Local) -> tuple[int, ...]:
 
 def _end_of_turn(how: Rendering) -> set[int]:
     from curation.rendering.render import template_errors
+    from curation.rendering.turn_ends import TURN, end_of_turn
 
-    mark = "kedge-end-of-turn"
     try:
-        text, _ = how.chat([{"role": "user", "content": "a"}, {"role": "assistant", "content": mark}])
+        text, _ = how.chat(list(TURN))
     except template_errors():
         return set()
-    hf = how.tokenizer.hf
-    ids = hf(text.rpartition(mark)[2], add_special_tokens=False)["input_ids"]
-    special = set(hf.all_special_ids) | set(hf.added_tokens_decoder)
-    return {int(token) for token in (ids[:1] if mark in text else []) if token in special}
+    return end_of_turn(how.tokenizer.hf, text)

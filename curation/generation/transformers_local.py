@@ -34,7 +34,7 @@ class TransformersLocal(Generator):
     Temperature 0 has blocks of one. Special tokens other than the end stay in the text. For many prompts, serve the
     checkpoint and use `openai_endpoint`."""
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     depends_on: ClassVar[tuple[str, ...]] = ("curation/generation/_local.py", "curation/generation/_sampling.py")
     checkpoint: str | None = None
     model: str | None = None
